@@ -1,1 +1,4 @@
-//! larder-loader
+//! The loader: queries a warehouse, finds what changed, shapes rows into fields and pushes them to a cluster.
+
+pub mod project;
+pub mod source;

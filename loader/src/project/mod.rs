@@ -1,0 +1,166 @@
+//! A project: the folder of YAML and SQL files in which a data engineer defines syncs.
+//!
+//! CONTRACT STUB: data for the other modules; the owner of `project/` and `source/` may add to, but not break, it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
+use larder_types::patch::ExitMode;
+use larder_types::value::{Value, ValueType};
+
+/// Everything that a project defines, checked: every reference resolves and every name is well formed.
+#[derive(Debug)]
+pub struct Project {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// Where the cluster is and how to reach it.
+    pub cluster: Cluster,
+    /// Where state is kept; relative paths were resolved against `root`.
+    pub state_dir: PathBuf,
+    /// The sources by name.
+    pub sources: BTreeMap<String, SourceSpec>,
+    /// The syncs by name.
+    pub syncs: BTreeMap<SyncName, SyncSpec>,
+}
+
+/// The destination of all syncs.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// `http://host:port`, without a path.
+    pub url: String,
+    /// The API key.
+    pub key: Secret,
+}
+
+/// A text that is never printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone)]
+pub enum SourceSpec {
+    /// An existing SQLite database, opened read-only.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Files presented as tables.
+    Files {
+        /// The tables by name.
+        tables: BTreeMap<String, FileTable>,
+    },
+}
+
+/// One table made of files.
+#[derive(Debug, Clone)]
+pub struct FileTable {
+    /// A path or glob, resolved against the project's folder.
+    pub path: String,
+    /// How the files are read.
+    pub format: FileFormat,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Parquet.
+    Parquet,
+    /// CSV with a header line.
+    Csv,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// What a sync reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Model {
+    /// SQL text (from `models/<name>.sql`).
+    Sql {
+        /// The model's name.
+        name: String,
+        /// The statement.
+        text: String,
+    },
+    /// A table of the source as it is: streamed without going through SQL where the source allows it.
+    Table(String),
+}
+
+/// A sync: model -> collection.
+#[derive(Debug, Clone)]
+pub struct SyncSpec {
+    /// Its name.
+    pub name: SyncName,
+    /// The file that defines it, for messages.
+    pub file: PathBuf,
+    /// The name of its source.
+    pub source: String,
+    /// What it reads.
+    pub model: Model,
+    /// The column that holds the primary key.
+    pub key: String,
+    /// Where it writes.
+    pub collection: CollectionName,
+    /// The primary index's name, if the collection is to be made with another than `id`.
+    pub primary_index: Option<IndexName>,
+    /// The fields it owns, in order.
+    pub fields: Vec<FieldMapping>,
+    /// What happens to rows that leave the query.
+    pub on_exit: ExitMode,
+    /// When a run is refused.
+    pub guard: Guard,
+    /// What happens when the query returns one key twice.
+    pub on_duplicate: OnDuplicate,
+}
+
+/// How one field is made from a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldMapping {
+    /// The field.
+    pub name: FieldName,
+    /// Its declared type.
+    pub kind: ValueType,
+    /// Where its value comes from.
+    pub from: Expression,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expression {
+    /// A column of the row.
+    Column(String),
+    /// The same value in every row.
+    Constant(Value),
+    /// A Liquid template over `row`. One that is a single `{{ expression }}` keeps the expression's type.
+    Template(String),
+    /// An object with these members in order.
+    Object(Vec<(String, Expression)>),
+    /// A list of these elements.
+    List(Vec<Expression>),
+}
+
+/// When a run is refused before it pushes anything.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guard {
+    /// Removals up to this share of the rows last acknowledged pass, in percent. Default 10.
+    pub max_removed_percent: f64,
+    /// Removals up to this number pass whatever the share. Default 1000.
+    pub max_removed_rows: u64,
+    /// The query must return at least as many rows. Default 1.
+    pub min_rows: u64,
+}
+
+/// What happens when the query returns one key more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// The run fails before it pushes anything. The default: which row is right is not for us to guess.
+    Fail,
+    /// Rows with such a key are left out and counted as rejected.
+    Skip,
+}

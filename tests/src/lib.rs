@@ -1,1 +1,9 @@
-//! larder-tests
+//! What black-box tests share: the real binaries as child processes, and a client that sends exactly the bytes it is
+//! told to.
+//!
+//! Nothing here looks inside a process. Every wait is for a condition and has a deadline; every process that a test
+//! starts is killed by its pid when the test ends, however it ends.
+
+pub mod http;
+pub mod process;
+pub mod scratch;

@@ -1,0 +1,2 @@
+-- Every airport that is open.
+SELECT * FROM airports WHERE faa NOT IN (SELECT faa FROM closed_airports)

@@ -1,4 +1,5 @@
 //! The loader: queries a warehouse, finds what changed, shapes rows into fields and pushes them to a cluster.
 
 pub mod project;
+pub mod run;
 pub mod source;

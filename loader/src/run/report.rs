@@ -1,0 +1,251 @@
+//! What a plan or a run has to say for itself: plain data for people, for `--json`, and for exit codes.
+
+use larder_types::names::{CollectionName, SyncName};
+use larder_types::patch::ExitMode;
+use serde::Serialize;
+
+/// How a command ends. Scripts act on the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitClass {
+    /// 0: everything was done.
+    Ok,
+    /// 1: the run failed. What was acknowledged is kept; running again sends the rest.
+    Failed,
+    /// 2: the project is wrong. Nothing was sent.
+    Config,
+    /// 3: everything was sent, and some rows were rejected.
+    Partial,
+    /// 4: a guard stopped the run before it sent anything.
+    Blocked,
+    /// 5: another loader is running this sync.
+    Locked,
+}
+
+impl ExitClass {
+    /// The process exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Config => 2,
+            Self::Partial => 3,
+            Self::Blocked => 4,
+            Self::Locked => 5,
+        }
+    }
+}
+
+/// What a run sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// What differs from the state that was acknowledged.
+    Delta,
+    /// Every row; the cluster then sweeps what the run did not confirm.
+    Full,
+}
+
+impl RunKind {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Why a delta run sends every row although most may be unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResendReason {
+    /// This sync has never run here.
+    FirstRun,
+    /// The key column, the fields, their types or their expressions differ from those of the last run.
+    MappingChanged,
+    /// The sync now writes to another collection.
+    CollectionChanged,
+    /// The cluster did not know the sync: it is new there, or the cluster is.
+    DestinationNew,
+    /// Another loader has run this sync since, so what the cluster holds is not what this loader has recorded.
+    Overtaken,
+}
+
+impl ResendReason {
+    /// The reason in a sentence.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstRun => "first run",
+            Self::MappingChanged => "the mapping changed, so every row is sent again",
+            Self::CollectionChanged => "the collection changed, so every row is sent again",
+            Self::DestinationNew => "the cluster did not know this sync, so every row is sent again",
+            Self::Overtaken => "another loader ran this sync, so every row is sent again",
+        }
+    }
+}
+
+/// Rows of the query by what they mean for the collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct RowCounts {
+    /// Rows that the query returned.
+    pub read: u64,
+    /// Rows whose key was not acknowledged before.
+    pub added: u64,
+    /// Rows that differ from what was acknowledged.
+    pub changed: u64,
+    /// Keys that were acknowledged and are no longer in the query.
+    pub removed: u64,
+    /// Rows that are as they were acknowledged.
+    pub unchanged: u64,
+    /// Rows that cannot be sent, or that the cluster refused.
+    pub rejected: u64,
+}
+
+/// A row that was left out, or refused by the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejection {
+    /// Its primary key, if it has one.
+    pub key: Option<String>,
+    /// Its place in the query's result, from 1, if it is known.
+    pub row: Option<u64>,
+    /// The field at fault, if one is.
+    pub field: Option<String>,
+    /// Why, in one word.
+    pub code: String,
+    /// Why, in a sentence that holds no values.
+    pub message: String,
+}
+
+/// One row as the cluster would get it, for a plan's samples.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// `added`, `changed` or `removed`.
+    pub change: &'static str,
+    /// The primary key.
+    pub key: String,
+    /// The mapped fields in order, each as JSON; none for a removal.
+    pub fields: Vec<(String, Box<serde_json::value::RawValue>)>,
+}
+
+/// What a run would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanReport {
+    /// The sync.
+    pub sync: SyncName,
+    /// Its destination.
+    pub collection: CollectionName,
+    /// Delta or full.
+    pub kind: RunKind,
+    /// Why every row is sent, if so.
+    pub resend: Option<ResendReason>,
+    /// What happens to rows that left the query.
+    pub on_exit: ExitMode,
+    /// Counts. `rejected` holds the rows that cannot be mapped or have a bad key.
+    pub rows: RowCounts,
+    /// Rows that a run would send.
+    pub to_send: u64,
+    /// Why a guard would stop the run, if it would.
+    pub blocked: Option<String>,
+    /// A few rows as they would be sent.
+    pub samples: Vec<Sample>,
+    /// A few rows that cannot be sent.
+    pub rejections: Vec<Rejection>,
+    /// Milliseconds it took.
+    pub elapsed_ms: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything was acknowledged.
+    Succeeded,
+    /// Everything was sent, some rows were rejected.
+    Partial,
+    /// A guard stopped it.
+    Blocked,
+    /// It did not end well; see the error.
+    Failed,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// The run's id in the loader's history.
+    pub id: String,
+    /// The sync.
+    pub sync: SyncName,
+    /// Its destination.
+    pub collection: CollectionName,
+    /// Delta or full.
+    pub kind: RunKind,
+    /// Why every row was sent, if so.
+    pub resend: Option<ResendReason>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the query's rows meant. `rejected` holds those that this loader and the cluster refused.
+    pub rows: RowCounts,
+    /// Rows that were sent: upserts, clears and deletes.
+    pub sent: u64,
+    /// Rows of those that the cluster acknowledged as stored.
+    pub acknowledged: u64,
+    /// Records that the cluster cleared or deleted at the end of a full run.
+    pub swept: u64,
+    /// Batches acknowledged.
+    pub batches: u64,
+    /// Bytes of their bodies as sent.
+    pub bytes: u64,
+    /// Seconds from start to end.
+    pub seconds: f64,
+    /// Remarks: an interrupted run that was finished first, a sweep that was left out.
+    pub notes: Vec<String>,
+    /// The first rejected rows; [`super::rejected`] lists more.
+    pub rejections: Vec<Rejection>,
+}
+
+impl RunReport {
+    /// What the process should exit with.
+    #[must_use]
+    pub fn exit_class(&self) -> ExitClass {
+        match self.outcome {
+            Outcome::Succeeded => ExitClass::Ok,
+            Outcome::Partial => ExitClass::Partial,
+            Outcome::Blocked => ExitClass::Blocked,
+            Outcome::Failed => ExitClass::Failed,
+        }
+    }
+}
+
+/// One line of a sync's history.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HistoryEntry {
+    /// The run's id.
+    pub id: String,
+    /// The sync.
+    pub sync: String,
+    /// `delta` or `full`.
+    pub kind: String,
+    /// `running`, `succeeded`, `partial`, `blocked` or `failed`.
+    pub state: String,
+    /// Why every row was sent, or `interrupted`.
+    pub reason: Option<String>,
+    /// The error, if it failed.
+    pub error: Option<String>,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// When it ended, RFC 3339.
+    pub ended_at: Option<String>,
+    /// What the query's rows meant.
+    pub rows: RowCounts,
+    /// Rows that were sent.
+    pub sent: u64,
+    /// Rows that the cluster acknowledged.
+    pub acknowledged: u64,
+    /// Batches acknowledged.
+    pub batches: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}

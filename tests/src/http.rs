@@ -135,7 +135,6 @@ impl Response {
     ///
     /// # Panics
     /// When it has another: the test has failed.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
@@ -146,8 +145,7 @@ impl Response {
 fn read_response(reader: &mut BufReader<TcpStream>, head_only: bool) -> io::Result<Response> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let status_line = read_line(reader)?;
-    let status =
-        status_line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| invalid("no status line"))?;
+    let status = status_line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| invalid("no status line"))?;
     let mut headers = Vec::new();
     loop {
         let line = read_line(reader)?;

@@ -4,6 +4,10 @@
 //! Nothing here looks inside a process. Every wait is for a condition and has a deadline; every process that a test
 //! starts is killed by its pid when the test ends, however it ends.
 
+#![allow(clippy::panic, reason = "a harness reports a failed test by panicking")]
+
+pub mod fixture;
 pub mod http;
 pub mod process;
+pub mod random;
 pub mod scratch;

@@ -1,13 +1,37 @@
 //! A project: the folder of YAML and SQL files in which a data engineer defines syncs.
 //!
-//! CONTRACT STUB: data for the other modules; the owner of `project/` and `source/` may add to, but not break, it.
+//! ```text
+//! larder.yml      where the cluster is, where state is kept
+//! sources/*.yml   databases and files to read from
+//! models/*.sql    statements over a source
+//! syncs/*.yml     which rows of which model go to which fields of which collection
+//! ```
+//!
+//! [`Project::load`] is the only way in, and a [`Project`] that exists is sound: every reference resolves, every name
+//! is well formed, and no field is written by two syncs. What only the source itself can tell (do the files exist, has
+//! the query this column?) is not known here.
+
+mod cluster;
+mod expression;
+mod interpolate;
+mod load;
+mod node;
+mod problem;
+mod sheet;
+mod source_file;
+pub(crate) mod suggest;
+mod sync_file;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
+
+pub use problem::{Problem, Problems};
 
 /// Everything that a project defines, checked: every reference resolves and every name is well formed.
 #[derive(Debug)]
@@ -22,6 +46,23 @@ pub struct Project {
     pub sources: BTreeMap<String, SourceSpec>,
     /// The syncs by name.
     pub syncs: BTreeMap<SyncName, SyncSpec>,
+    /// What is allowed but unwise.
+    pub warnings: Vec<Problem>,
+}
+
+impl Project {
+    /// Loads the project in a folder. Variables come from the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any of its files, at once.
+    pub fn load(root: &Path) -> Result<Self, Problems> {
+        load::load(root, &|name| std::env::var(name).ok())
+    }
+}
+
+/// Sources, tables and models are named like collections: 1 to 64 of `A-Z a-z 0-9 _ -`.
+fn is_plain_name(name: &str) -> bool {
+    CollectionName::new(name).is_ok()
 }
 
 /// The destination of all syncs.
@@ -65,6 +106,46 @@ pub struct FileTable {
     pub path: String,
     /// How the files are read.
     pub format: FileFormat,
+    /// Types of columns of CSV and NDJSON files that are not to be guessed.
+    pub types: BTreeMap<String, ColumnType>,
+}
+
+/// The type of a column of a CSV or NDJSON file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// `true` or `false`.
+    Bool,
+    /// An integer of 64 bits.
+    Int,
+    /// A double.
+    Float,
+    /// Text as it stands.
+    String,
+    /// `YYYY-MM-DD`.
+    Date,
+    /// A date and a time of day, in UTC unless it says otherwise.
+    Timestamp,
+    /// JSON text.
+    Json,
+}
+
+impl ColumnType {
+    /// All types in the order in which the documentation lists them.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Bool, Self::Int, Self::Float, Self::String, Self::Date, Self::Timestamp, Self::Json];
+
+    /// The name used in source files.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::Int => "int",
+            Self::Float => "float",
+            Self::String => "string",
+            Self::Date => "date",
+            Self::Timestamp => "timestamp",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// How a file is read.
@@ -154,6 +235,12 @@ pub struct Guard {
     pub max_removed_rows: u64,
     /// The query must return at least as many rows. Default 1.
     pub min_rows: u64,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 1 }
+    }
 }
 
 /// What happens when the query returns one key more than once.

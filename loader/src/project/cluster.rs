@@ -1,0 +1,85 @@
+//! `larder.yml`: where the cluster is and where state is kept.
+
+use std::path::PathBuf;
+
+use super::node::{Content, Node};
+use super::sheet::Sheet;
+use super::{Cluster, Secret};
+
+/// Where state is kept unless `state` says otherwise.
+const DEFAULT_STATE: &str = ".larder";
+
+/// What `larder.yml` says.
+pub(super) struct Settings {
+    pub(super) cluster: Cluster,
+    /// As written; relative to the project's folder.
+    pub(super) state: PathBuf,
+    /// What is allowed but unwise: line and message.
+    pub(super) warnings: Vec<(u32, String)>,
+}
+
+/// Reads `larder.yml`.
+pub(super) fn read(node: Node, sheet: &mut Sheet) -> Option<Settings> {
+    let mut fields = sheet.fields(node, "larder.yml")?;
+    let cluster = fields.require("cluster", sheet);
+    let state = fields.take("state");
+    fields.finish(sheet);
+
+    let mut warnings = Vec::new();
+    let cluster = cluster.and_then(|node| read_cluster(node, sheet, &mut warnings));
+    let state = match state {
+        Some(node) => sheet.text(node, "state")?,
+        None => DEFAULT_STATE.to_owned(),
+    };
+    Some(Settings { cluster: cluster?, state: state.into(), warnings })
+}
+
+fn read_cluster(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {
+    let mut fields = sheet.fields(node, "`cluster`")?;
+    let url = fields.require("url", sheet);
+    let key = fields.require("key", sheet);
+    fields.finish(sheet);
+
+    let url = url.and_then(|node| sheet.parsed(node, "cluster.url", check_url));
+    let key = key.and_then(|node| match node.content {
+        Content::Text { text, from_variable } => {
+            if text.is_empty() {
+                let message = "`cluster.key` is empty: syncs can be validated, but not planned or run";
+                warnings.push((node.line, message.to_owned()));
+            } else if !from_variable {
+                let message = "`cluster.key` is written out here; keep secrets out of files: `key: \"${LARDER_KEY}\"`";
+                warnings.push((node.line, message.to_owned()));
+            }
+            Some(text)
+        }
+        _ => sheet.expected(&node, "cluster.key", "a text"),
+    });
+    Some(Cluster { url: url?, key: Secret(key?) })
+}
+
+/// Accepts `http://host:port`, with or without a slash at its end.
+fn check_url(text: &str) -> Result<String, &'static str> {
+    const EXPECTED: &str = "must be `http://host:port`, without a path";
+    let url = text.strip_suffix('/').unwrap_or(text);
+    let authority = url.strip_prefix("http://").ok_or(EXPECTED)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+    if authority.is_empty() || !authority.chars().all(allowed) {
+        return Err(EXPECTED);
+    }
+    Ok(url.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_addresses_are_accepted() {
+        for good in ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:8080", "http://larder"] {
+            assert_eq!(check_url(good), Ok(good.trim_end_matches('/').to_owned()));
+        }
+        for bad in ["", "127.0.0.1:8080", "https://larder", "http://", "http://larder/v1", "http://me:pw@larder"] {
+            assert!(check_url(bad).is_err(), "{bad} was accepted");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Loading a project's folder: every file is read and every mistake of every file is reported together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use larder_types::names::SyncName;
+
+use super::interpolate::Variables;
+use super::node::Node;
+use super::sheet::Sheet;
+use super::sync_file::Known;
+use super::{Problem, Problems, Project, SourceSpec, SyncSpec, cluster, is_plain_name, source_file, sync_file};
+
+const SETTINGS_FILE: &str = "larder.yml";
+
+/// Loads the project in `root` with the given variables.
+pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Problems> {
+    let mut loading = Loading { root, variables, problems: Vec::new() };
+    if !root.join(SETTINGS_FILE).is_file() {
+        let message = format!(
+            "no such file in {}; give the project's folder with --project, or make a project with `larder-loader init`",
+            root.display()
+        );
+        return Err(Problems(vec![Problem::of_file(Path::new(SETTINGS_FILE), message)]));
+    }
+    let settings = loading.sheet(Path::new(SETTINGS_FILE), cluster::read);
+    let sources = loading.sources();
+    let models = loading.models();
+    let known = Known { sources: &sources, models: &models };
+    let syncs = loading.syncs(&known);
+    loading.problems.extend(conflicts(&syncs));
+
+    let Some(settings) = settings.filter(|_| loading.problems.is_empty()) else {
+        return Err(Problems(loading.problems));
+    };
+    let warning = |(line, message)| Problem::at(Path::new(SETTINGS_FILE), line, message);
+    Ok(Project {
+        root: root.to_path_buf(),
+        cluster: settings.cluster,
+        state_dir: root.join(settings.state),
+        sources: sources.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
+        syncs: syncs.into_iter().map(|sync| (sync.name.clone(), sync)).collect(),
+        warnings: settings.warnings.into_iter().map(warning).collect(),
+    })
+}
+
+struct Loading<'a> {
+    root: &'a Path,
+    variables: Variables<'a>,
+    problems: Vec<Problem>,
+}
+
+impl Loading<'_> {
+    /// Reads one YAML file. `None` if anything in it is wrong.
+    fn sheet<T>(&mut self, file: &Path, read: impl FnOnce(Node, &mut Sheet) -> Option<T>) -> Option<T> {
+        let text = self.text(file)?;
+        let mut sheet = Sheet::new(file);
+        let result = sheet.parse(&text, self.variables).and_then(|node| read(node, &mut sheet));
+        let clean = sheet.is_clean();
+        self.problems.extend(sheet.into_problems());
+        result.filter(|_| clean)
+    }
+
+    fn text(&mut self, file: &Path) -> Option<String> {
+        match fs::read_to_string(self.root.join(file)) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.problems.push(Problem::of_file(file, format!("cannot be read: {error}")));
+                None
+            }
+        }
+    }
+
+    fn sources(&mut self) -> BTreeMap<String, Option<SourceSpec>> {
+        let root = self.root;
+        let mut sources = BTreeMap::new();
+        for (name, file) in self.files("sources", &["yml", "yaml"]) {
+            let spec = self.sheet(&file, |node, sheet| source_file::read(node, root, sheet));
+            sources.insert(name, spec);
+        }
+        sources
+    }
+
+    fn models(&mut self) -> BTreeMap<String, String> {
+        let mut models = BTreeMap::new();
+        for (name, file) in self.files("models", &["sql"]) {
+            if let Some(text) = self.text(&file) {
+                models.insert(name, text);
+            }
+        }
+        models
+    }
+
+    fn syncs(&mut self, known: &Known<'_>) -> Vec<SyncSpec> {
+        let mut syncs = Vec::new();
+        for (name, file) in self.files("syncs", &["yml", "yaml"]) {
+            match SyncName::new(&name) {
+                Ok(name) => {
+                    syncs.extend(self.sheet(&file, |node, sheet| sync_file::read(node, name, &file, known, sheet)));
+                }
+                Err(error) => self.problems.push(Problem::of_file(&file, format!("the file's name: {error}"))),
+            }
+        }
+        syncs
+    }
+
+    /// The files of a folder of the project that have one of the extensions: name and path, in the order of the names.
+    /// Hidden files are left out. A folder that is not there has no files.
+    fn files(&mut self, folder: &'static str, extensions: &[&str]) -> Vec<(String, PathBuf)> {
+        let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                self.problems.push(Problem::of_file(Path::new(folder), format!("cannot be read: {error}")));
+                return Vec::new();
+            }
+        };
+        for entry in entries.flatten() {
+            let file = Path::new(folder).join(entry.file_name());
+            let extension = file.extension().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') || !extensions.contains(&extension.as_str()) {
+                continue;
+            }
+            if !is_plain_name(&name) {
+                let message = "the file's name (without extension) must be 1 to 64 of A-Z a-z 0-9 _ -";
+                self.problems.push(Problem::of_file(&file, message));
+            } else if let Some(other) = found.insert(name.clone(), file.clone()) {
+                let message = format!("{} defines `{name}` too; remove one of them", other.display());
+                self.problems.push(Problem::of_file(&file, message));
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+/// Fields that two syncs write, and collections that two syncs would make differently.
+fn conflicts(syncs: &[SyncSpec]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (position, sync) in syncs.iter().enumerate() {
+        for earlier in syncs[..position].iter().filter(|other| other.collection == sync.collection) {
+            for field in sync.fields.iter().filter(|field| earlier.fields.iter().any(|other| other.name == field.name))
+            {
+                let message = format!(
+                    "field `{}` of collection `{}` is written by {} too; a field belongs to one sync",
+                    field.name,
+                    sync.collection,
+                    earlier.file.display()
+                );
+                problems.push(Problem::of_file(&sync.file, message));
+            }
+            if let (Some(ours), Some(theirs)) = (&sync.primary_index, &earlier.primary_index)
+                && ours != theirs
+            {
+                let message = format!(
+                    "`primary_index` of collection `{}` is `{ours}` here and `{theirs}` in {}",
+                    sync.collection,
+                    earlier.file.display()
+                );
+                problems.push(Problem::of_file(&sync.file, message));
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,129 @@
+//! `sources/*.yml`: databases and files to read from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::node::{Content, Node};
+use super::sheet::{Fields, Sheet};
+use super::{ColumnType, FileFormat, FileTable, SourceSpec, is_plain_name};
+
+const FORMATS: [(&str, FileFormat); 4] = [
+    ("parquet", FileFormat::Parquet),
+    ("csv", FileFormat::Csv),
+    ("ndjson", FileFormat::Ndjson),
+    ("jsonl", FileFormat::Ndjson),
+];
+
+/// Reads a source. Paths in it are taken relative to `root`.
+pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {
+    #[derive(Clone, Copy)]
+    enum Driver {
+        Files,
+        Sqlite,
+    }
+    let mut fields = sheet.fields(node, "the source")?;
+    let driver = fields.require("driver", sheet);
+    let driver =
+        driver.and_then(|node| sheet.choice(node, "driver", &[("files", Driver::Files), ("sqlite", Driver::Sqlite)]));
+    match driver? {
+        Driver::Files => read_files(fields, root, sheet),
+        Driver::Sqlite => {
+            let path = fields.require("path", sheet);
+            fields.finish(sheet);
+            let path = sheet.text(path?, "path")?;
+            Some(SourceSpec::Sqlite { path: root.join(path) })
+        }
+    }
+}
+
+fn read_files(mut fields: Fields, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {
+    let node = fields.require("tables", sheet);
+    fields.finish(sheet);
+    let node = node?;
+    let line = node.line;
+    let entries = sheet.entries(node, "tables")?;
+    if entries.is_empty() {
+        sheet.report(line, "`tables` names no table");
+        return None;
+    }
+    let mut tables: BTreeMap<String, FileTable> = BTreeMap::new();
+    for entry in entries {
+        if let Some(message) = table_name_fault(&entry.key, &tables) {
+            sheet.report(entry.line, message);
+            continue;
+        }
+        if let Some(table) = read_table(entry.node, &entry.key, root, sheet) {
+            tables.insert(entry.key, table);
+        }
+    }
+    Some(SourceSpec::Files { tables })
+}
+
+/// Tables are given to SQLite, which sees no difference of case and keeps one prefix for itself.
+fn table_name_fault(name: &str, taken: &BTreeMap<String, FileTable>) -> Option<String> {
+    if !is_plain_name(name) {
+        return Some(format!("table `{name}`: a table name is 1 to 64 of A-Z a-z 0-9 _ -"));
+    }
+    if name.to_ascii_lowercase().starts_with("sqlite_") {
+        return Some(format!("table `{name}`: names that begin with `sqlite_` are reserved"));
+    }
+    let same = taken.keys().find(|other| other.eq_ignore_ascii_case(name))?;
+    Some(format!("tables `{same}` and `{name}` have the same name: SQL does not see the case of letters"))
+}
+
+fn read_table(node: Node, name: &str, root: &Path, sheet: &mut Sheet) -> Option<FileTable> {
+    let line = node.line;
+    let (path, format, types) = match node.content {
+        Content::Text { .. } | Content::Broken => (Some(node), None, None),
+        Content::Map(_) => {
+            let mut fields = sheet.fields(node, "the table")?;
+            let path = fields.require("path", sheet);
+            let format = fields.take("format");
+            let types = fields.take("types");
+            fields.finish(sheet);
+            (path, format, types)
+        }
+        _ => return sheet.expected(&node, name, "a path or a mapping with `path`"),
+    };
+    let format = match format {
+        Some(node) => Some(sheet.choice(node, "format", &FORMATS)?),
+        None => None,
+    };
+    let types = types.map_or_else(|| Some(BTreeMap::new()), |node| read_types(node, sheet));
+    let path = sheet.text(path?, "path")?;
+    if path.rsplit_once('/').is_some_and(|(folder, _)| folder.contains(['*', '?'])) {
+        sheet.report(line, format!("table `{name}`: `*` and `?` may stand in the last part of a path only"));
+        return None;
+    }
+    let Some(format) = format.or_else(|| format_of(&path)) else {
+        sheet.report(
+            line,
+            format!("table `{name}`: the path does not tell the format; add `format: parquet|csv|ndjson`"),
+        );
+        return None;
+    };
+    let types = types?;
+    if format == FileFormat::Parquet && !types.is_empty() {
+        sheet.report(line, format!("table `{name}`: Parquet files bring their types; remove `types`"));
+        return None;
+    }
+    Some(FileTable { path: root.join(path).to_string_lossy().into_owned(), format, types })
+}
+
+fn read_types(node: Node, sheet: &mut Sheet) -> Option<BTreeMap<String, ColumnType>> {
+    let mut types = BTreeMap::new();
+    for entry in sheet.entries(node, "types")? {
+        let choices = ColumnType::ALL.map(|kind| (kind.as_str(), kind));
+        if let Some(kind) = sheet.choice(entry.node, &entry.key, &choices) {
+            types.insert(entry.key, kind);
+        }
+    }
+    Some(types)
+}
+
+/// The format that a path's extension stands for.
+fn format_of(path: &str) -> Option<FileFormat> {
+    let (_, extension) = path.rsplit_once('.')?;
+    let extension = extension.to_ascii_lowercase();
+    FORMATS.iter().find(|(word, _)| *word == extension).map(|(_, format)| *format)
+}

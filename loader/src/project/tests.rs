@@ -1,0 +1,1 @@
+//! Whole projects, good and bad.

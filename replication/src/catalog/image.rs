@@ -1,0 +1,159 @@
+//! Snapshots of the catalog: the whole state as one value.
+//!
+//! Invariants: equal states have equal images; what can be derived (dictionaries, budgets) is not in the image. An
+//! image that contradicts itself is refused as a whole, since a replica that began with it would drift.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use larder_types::ids::{CollectionId, SyncSlot};
+use larder_types::names::{CollectionName, IndexName};
+use serde::{Deserialize, Serialize};
+
+use super::definitions::{ApiKey, Catalog, ClusterSettings, Collection, Field, Sync};
+use super::format::{self, FormatError};
+use super::intent::IntentAction;
+use super::run::Run;
+use super::runs::RunRecord;
+use super::state::{CatalogState, Counters};
+use super::syncs::dictionary_of;
+
+/// The version of the encoded form of snapshots.
+pub(crate) const SNAPSHOT_VERSION: u8 = 1;
+
+/// The state. `R` is `&RunRecord` when written, so that runs are not copied, and a list of runs when read.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Image<R> {
+    applied: u64,
+    version: u64,
+    cluster: Option<ClusterSettings>,
+    next_collection: u32,
+    collections: Vec<CollectionImage>,
+    keys: Vec<ApiKey>,
+    next_intent: u64,
+    intents: BTreeMap<u64, IntentAction>,
+    runs: R,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CollectionImage {
+    id: CollectionId,
+    name: CollectionName,
+    primary_index: IndexName,
+    counters: Counters,
+    fields: Vec<Field>,
+    syncs: Vec<Sync>,
+}
+
+type Runs = Vec<(CollectionId, SyncSlot, Run)>;
+
+impl CatalogState {
+    /// The whole state, encoded. The caller may cut it into blocks as it likes and must join them for
+    /// [`CatalogState::restore`].
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let catalog = &self.catalog;
+        let runs = self.read_runs();
+        let image = Image {
+            applied: self.applied,
+            version: catalog.version,
+            cluster: catalog.cluster.clone(),
+            next_collection: self.next_collection,
+            collections: catalog.collections.values().map(|collection| self.image_of(collection)).collect(),
+            keys: catalog.keys.values().map(|key| ApiKey::clone(key)).collect(),
+            next_intent: self.intents.next(),
+            intents: self.intents.pending(),
+            runs: &*runs,
+        };
+        format::encode(SNAPSHOT_VERSION, &image)
+    }
+
+    /// The state of a snapshot.
+    ///
+    /// # Errors
+    /// See [`FormatError`]; the replica must not start from it.
+    pub fn restore(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut state = Self::default();
+        state.install(bytes)?;
+        Ok(state)
+    }
+
+    /// Replaces the state by a snapshot's. Readers of runs and intents stay valid and see it at once.
+    ///
+    /// # Errors
+    /// See [`FormatError`]; the state is then as before.
+    pub fn install(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        let image: Image<Runs> = format::decode(SNAPSHOT_VERSION, bytes)?;
+        let mut catalog = Catalog { version: image.version, cluster: image.cluster, ..Catalog::default() };
+        let mut counters = BTreeMap::new();
+        for read in image.collections {
+            check_collection(&read, image.next_collection).map_err(FormatError::Contradiction)?;
+            if counters.insert(read.id, read.counters).is_some() {
+                return Err(FormatError::Contradiction(format!("two collections have the id {}", read.id)));
+            }
+            catalog.collections.insert(read.name.clone(), Arc::new(read.into()));
+        }
+        catalog.keys = image.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect();
+        let runs = RunRecord::from_runs(image.runs).map_err(FormatError::Contradiction)?;
+
+        self.applied = image.applied;
+        self.catalog = Arc::new(catalog);
+        self.counters = counters;
+        self.next_collection = image.next_collection;
+        self.intents.replace(image.next_intent, image.intents);
+        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = runs;
+        Ok(())
+    }
+
+    fn image_of(&self, collection: &Collection) -> CollectionImage {
+        CollectionImage {
+            id: collection.id,
+            name: collection.name.clone(),
+            primary_index: collection.primary_index.clone(),
+            counters: self.counters.get(&collection.id).copied().unwrap_or_default(),
+            fields: collection.fields.clone(),
+            syncs: collection.syncs.values().map(|sync| Sync::clone(sync)).collect(),
+        }
+    }
+}
+
+impl From<CollectionImage> for Collection {
+    fn from(image: CollectionImage) -> Self {
+        Self {
+            id: image.id,
+            name: image.name,
+            primary_index: image.primary_index,
+            dictionary: Arc::new(dictionary_of(&image.fields)),
+            fields: image.fields,
+            syncs: image.syncs.into_iter().map(|sync| (sync.name.clone(), Arc::new(sync))).collect(),
+        }
+    }
+}
+
+/// Checks that ids are unique, were given by the counters, and that syncs and fields agree on who owns what.
+fn check_collection(image: &CollectionImage, next_collection: u32) -> Result<(), String> {
+    let name = &image.name;
+    if image.id.0 >= next_collection {
+        return Err(format!("collection `{name}` has an id that was never given"));
+    }
+    let mut unowned: BTreeMap<_, _> = image.fields.iter().map(|field| (field.id, field.owner)).collect();
+    if unowned.len() < image.fields.len() || !image.fields.is_sorted_by_key(|field| field.id) {
+        return Err(format!("fields of collection `{name}` are not in order of id"));
+    }
+    if unowned.keys().next_back().is_some_and(|last| last.0 >= image.counters.next_field) {
+        return Err(format!("a field of collection `{name}` has an id that was never given"));
+    }
+    for sync in &image.syncs {
+        if sync.slot.0 >= image.counters.next_slot {
+            return Err(format!("sync `{}` of collection `{name}` has a slot that was never given", sync.name));
+        }
+        for field in &sync.fields {
+            if unowned.remove(field) != Some(sync.slot) {
+                return Err(format!("sync `{}` of collection `{name}` lists a field that it does not own", sync.name));
+            }
+        }
+    }
+    if unowned.is_empty() { Ok(()) } else { Err(format!("a field of collection `{name}` has no owner")) }
+}

@@ -193,8 +193,10 @@ pub fn write_float(float: f64, out: &mut String) {
 }
 
 /// Appends `text` as a JSON string, quoted and escaped.
-pub fn write_string(text: &str, out: &mut String) {
-    out.push('"');
+pub fn write_string(text: &str, out: &mut impl fmt::Write) {
+    // The sinks are strings and buffers that grow, which cannot fail.
+    let mut put = |text: &str| drop(out.write_str(text));
+    put("\"");
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {
         let escape = match byte {
@@ -206,18 +208,18 @@ pub fn write_string(text: &str, out: &mut String) {
             0..0x20 => "",
             _ => continue,
         };
-        out.push_str(&text[plain..at]);
+        put(&text[plain..at]);
         plain = at + 1;
         if escape.is_empty() {
-            out.push_str("\\u00");
-            out.push(char::from(b'0' + (byte >> 4)));
-            out.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+            let low = usize::from(byte & 15);
+            put(if byte < 0x10 { "\\u000" } else { "\\u001" });
+            put(&"0123456789abcdef"[low..=low]);
         } else {
-            out.push_str(escape);
+            put(escape);
         }
     }
-    out.push_str(&text[plain..]);
-    out.push('"');
+    put(&text[plain..]);
+    put("\"");
 }
 
 /// Tells whether `text` holds a character that a JSON string must escape.

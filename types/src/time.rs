@@ -4,6 +4,8 @@
 //! 9999: what RFC 3339 can write. Writing uses the days-to-civil algorithm of Howard Hinnant
 //! (<https://howardhinnant.github.io/date_algorithms.html>), because it stands in the lookup path.
 
+use std::fmt::Write;
+
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::Offset;
@@ -31,37 +33,37 @@ pub fn is_timestamp(micros: Micros) -> bool {
 }
 
 /// Appends a date as `YYYY-MM-DD`.
-pub fn write_date(days: i32, out: &mut String) {
+pub fn write_date(days: i32, out: &mut impl Write) {
     let (year, month, day) = civil_from_days(i64::from(days));
     pad(year, 4, out);
-    out.push('-');
+    put("-", out);
     pad(month, 2, out);
-    out.push('-');
+    put("-", out);
     pad(day, 2, out);
 }
 
 /// Appends a timestamp as RFC 3339 in UTC, with milli- or microseconds only where they are not zero:
 /// `2013-01-01T05:15:00Z`, `2013-01-01T05:15:00.250Z`.
-pub fn write_timestamp(micros: Micros, out: &mut String) {
+pub fn write_timestamp(micros: Micros, out: &mut impl Write) {
     let days = micros.div_euclid(MICROS_PER_DAY);
     let rest = micros.rem_euclid(MICROS_PER_DAY);
     let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
     let (year, month, day) = civil_from_days(days);
     pad(year, 4, out);
-    for (mark, part) in [('-', month), ('-', day), ('T', seconds / 3600), (':', seconds / 60 % 60), (':', seconds % 60)]
+    for (mark, part) in [("-", month), ("-", day), ("T", seconds / 3600), (":", seconds / 60 % 60), (":", seconds % 60)]
     {
-        out.push(mark);
+        put(mark, out);
         pad(part, 2, out);
     }
     if fraction != 0 {
-        out.push('.');
+        put(".", out);
         if fraction % 1000 == 0 {
             pad(fraction / 1000, 3, out);
         } else {
             pad(fraction, 6, out);
         }
     }
-    out.push('Z');
+    put("Z", out);
 }
 
 /// Reads `YYYY-MM-DD`, or the date part of anything that [`parse_timestamp`] reads.
@@ -93,14 +95,19 @@ pub fn parse_timestamp(text: &str) -> Option<Micros> {
     is_timestamp(micros).then_some(micros)
 }
 
-fn pad(number: i64, width: usize, out: &mut String) {
+fn pad(number: i64, width: usize, out: &mut impl Write) {
     let mut digits = [b'0'; 6];
     let mut rest = number;
     for slot in digits[..width].iter_mut().rev() {
         *slot = b'0' + u8::try_from(rest % 10).unwrap_or(0);
         rest /= 10;
     }
-    digits[..width].iter().for_each(|d| out.push(char::from(*d)));
+    put(std::str::from_utf8(&digits[..width]).unwrap_or_default(), out);
+}
+
+/// Appends text to a sink that cannot fail: a string, or a buffer that grows.
+fn put(text: &str, out: &mut impl Write) {
+    let _ = out.write_str(text);
 }
 
 fn civil_from_days(days: i64) -> (i64, i64, i64) {

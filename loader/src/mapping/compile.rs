@@ -1,0 +1,240 @@
+//! Compiling a mapping: names are resolved, templates parsed, constants converted, and every problem is collected.
+
+use std::collections::BTreeMap;
+
+use arrow_schema::{Field, Schema};
+use larder_types::names::FieldName;
+use larder_types::value::{Value, ValueType};
+use liquid_core::model::KString;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::column::is_supported;
+use super::template::Compiler;
+use super::{Compiled, CompiledField, Mapping, Problem, SourceColumn, cell};
+use crate::project::{Expression, SyncSpec};
+
+/// Raised whenever the same mapping would make other fields of the same row than before, so that all rows are sent
+/// again: a change in the rules of conversion, in a filter, or in how columns are read.
+const MAPPING_RULES: u32 = 1;
+
+/// Most column names that a message lists.
+const MAX_LISTED: usize = 40;
+
+pub(super) struct Compilation<'a> {
+    spec: &'a SyncSpec,
+    schema: &'a Schema,
+    liquid: Result<Compiler, String>,
+    /// The columns in use by name; their places are known once all are found.
+    used: BTreeMap<String, SourceColumn>,
+    in_templates: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+/// An expression whose columns still go by name.
+enum Draft {
+    Column(String),
+    Done(Compiled),
+    Object(Vec<(String, Draft)>),
+    List(Vec<Draft>),
+}
+
+impl<'a> Compilation<'a> {
+    pub(super) fn new(spec: &'a SyncSpec, schema: &'a Schema) -> Self {
+        let (used, in_templates, problems) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { spec, schema, liquid: Compiler::new(), used, in_templates, problems }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Mapping, Vec<Problem>> {
+        let spec = self.spec;
+        let key = self.find(None, &spec.key, "the key column");
+        let mut drafts = Vec::with_capacity(spec.fields.len());
+        for field in &spec.fields {
+            if let Some(draft) = self.draft(&field.name, &field.from, field.kind) {
+                drafts.push((field, draft));
+            }
+        }
+        let (Some(key), true) = (key, self.problems.is_empty()) else { return Err(self.problems) };
+        let places: BTreeMap<&str, usize> = self.used.keys().map(String::as_str).zip(0..).collect();
+        let fields = drafts
+            .into_iter()
+            .map(|(field, draft)| CompiledField {
+                name: field.name.clone(),
+                kind: field.kind,
+                from: place(draft, &places),
+            })
+            .collect();
+        let mut in_templates = self.in_templates;
+        in_templates.sort_unstable();
+        in_templates.dedup();
+        let template_columns =
+            in_templates.iter().map(|name| (places[name.as_str()], KString::from_ref(name))).collect();
+        let columns = self.used.into_values().collect();
+        Ok(Mapping { key, columns, fields, template_columns, fingerprint: fingerprint(spec) })
+    }
+
+    fn problem(&mut self, field: Option<&FieldName>, message: String) {
+        self.problems.push(Problem { sync: self.spec.name.clone(), field: field.cloned(), message });
+    }
+
+    /// Finds a column by its exact name and checks that it can be read.
+    fn find(&mut self, field: Option<&FieldName>, name: &str, what: &str) -> Option<SourceColumn> {
+        let found: Vec<(usize, &Field)> = self
+            .schema
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.name() == name)
+            .map(|(index, column)| (index, column.as_ref()))
+            .collect();
+        match found.as_slice() {
+            [(index, column)] if is_supported(column) => Some(SourceColumn { index: *index, field: (*column).clone() }),
+            [(_, column)] => {
+                let kind = column.data_type();
+                self.problem(
+                    field,
+                    format!("{what} `{name}` has the type {kind}, which cannot be read; cast it in SQL"),
+                );
+                None
+            }
+            [] => {
+                let known = known_columns(self.schema);
+                self.problem(field, format!("{what} `{name}` is not in the query's result; its columns are: {known}"));
+                None
+            }
+            _ => {
+                self.problem(field, format!("{what} `{name}` is in the query's result more than once; rename one"));
+                None
+            }
+        }
+    }
+
+    fn use_column(&mut self, field: &FieldName, name: &str) -> Option<()> {
+        if !self.used.contains_key(name) {
+            let column = self.find(Some(field), name, "the column")?;
+            self.used.insert(name.to_owned(), column);
+        }
+        Some(())
+    }
+
+    fn draft(&mut self, field: &FieldName, from: &Expression, kind: ValueType) -> Option<Draft> {
+        match from {
+            Expression::Column(name) => {
+                self.use_column(field, name)?;
+                Some(Draft::Column(name.clone()))
+            }
+            Expression::Constant(value) => match value.clone().convert(kind) {
+                Ok(value) => Some(Draft::Done(Compiled::Constant(value))),
+                Err(reason) => {
+                    self.problem(Some(field), format!("its constant is {reason}"));
+                    None
+                }
+            },
+            Expression::Template(text) => self.template(field, text),
+            Expression::Object(members) => {
+                let drafts: Vec<Option<(String, Draft)>> = members
+                    .iter()
+                    .map(|(name, member)| Some((name.clone(), self.draft(field, member, ValueType::Any)?)))
+                    .collect();
+                drafts.into_iter().collect::<Option<Vec<_>>>().map(Draft::Object)
+            }
+            Expression::List(items) => {
+                let drafts: Vec<Option<Draft>> =
+                    items.iter().map(|item| self.draft(field, item, ValueType::Any)).collect();
+                drafts.into_iter().collect::<Option<Vec<_>>>().map(Draft::List)
+            }
+        }
+    }
+
+    fn template(&mut self, field: &FieldName, text: &str) -> Option<Draft> {
+        let compiled = match &self.liquid {
+            Ok(liquid) => liquid.compile(text),
+            Err(error) => Err(error.clone()),
+        };
+        let (template, found) = match compiled {
+            Ok(compiled) => compiled,
+            Err(message) => {
+                self.problem(Some(field), format!("its template is not valid Liquid: {message}"));
+                return None;
+            }
+        };
+        let before = self.problems.len();
+        for problem in found.problems {
+            self.problem(Some(field), format!("its template cannot work: {problem}"));
+        }
+        for column in &found.columns {
+            if self.use_column(field, column).is_some() {
+                self.in_templates.push(column.clone());
+            }
+        }
+        if self.problems.len() > before {
+            return None;
+        }
+        // A template that only names a column is that column: types that Liquid does not have stay whole.
+        if let (Some(column), 1) = (template.plain_column(), found.columns.len()) {
+            return Some(Draft::Column(column.to_owned()));
+        }
+        Some(Draft::Done(Compiled::Template(template)))
+    }
+}
+
+fn place(draft: Draft, places: &BTreeMap<&str, usize>) -> Compiled {
+    match draft {
+        Draft::Column(name) => Compiled::Column(places[name.as_str()]),
+        Draft::Done(compiled) => compiled,
+        Draft::Object(members) => {
+            Compiled::Object(members.into_iter().map(|(name, draft)| (name, place(draft, places))).collect())
+        }
+        Draft::List(items) => Compiled::List(items.into_iter().map(|draft| place(draft, places)).collect()),
+    }
+}
+
+fn known_columns(schema: &Schema) -> String {
+    let names: Vec<&str> = schema.fields().iter().take(MAX_LISTED).map(|field| field.name().as_str()).collect();
+    let more = schema.fields().len().saturating_sub(MAX_LISTED);
+    if more == 0 { names.join(", ") } else { format!("{}, and {more} more", names.join(", ")) }
+}
+
+fn fingerprint(spec: &SyncSpec) -> u128 {
+    let mut bytes = MAPPING_RULES.to_le_bytes().to_vec();
+    put_text(&spec.key, &mut bytes);
+    for field in &spec.fields {
+        put_text(field.name.as_str(), &mut bytes);
+        put_text(field.kind.as_str(), &mut bytes);
+        put_expression(&field.from, &mut bytes);
+    }
+    xxh3_128(&bytes)
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    cell::put(&Ok(Value::String(text.to_owned())), out);
+}
+
+fn put_expression(expression: &Expression, out: &mut Vec<u8>) {
+    match expression {
+        Expression::Column(name) => {
+            out.push(b'c');
+            put_text(name, out);
+        }
+        Expression::Constant(value) => {
+            out.push(b'v');
+            cell::put(&Ok(value.clone()), out);
+        }
+        Expression::Template(text) => {
+            out.push(b't');
+            put_text(text, out);
+        }
+        Expression::Object(members) => {
+            out.push(b'o');
+            for (name, member) in members {
+                put_text(name, out);
+                put_expression(member, out);
+            }
+            out.push(b'.');
+        }
+        Expression::List(items) => {
+            out.push(b'l');
+            items.iter().for_each(|item| put_expression(item, out));
+            out.push(b'.');
+        }
+    }
+}

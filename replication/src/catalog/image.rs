@@ -3,7 +3,7 @@
 //! Invariants: equal states have equal images; what can be derived (dictionaries, budgets) is not in the image. An
 //! image that contradicts itself is refused as a whole, since a replica that began with it would drift.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use larder_types::ids::{CollectionId, SyncSlot};
@@ -97,6 +97,10 @@ impl CatalogState {
         }
         catalog.keys = image.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect();
         let runs = RunRecord::from_runs(image.runs).map_err(FormatError::Contradiction)?;
+        check_runs(&catalog, &runs).map_err(FormatError::Contradiction)?;
+        if image.intents.last_key_value().is_some_and(|(last, _)| *last >= image.next_intent) {
+            return Err(FormatError::Contradiction("an intent has an id that was never given".to_owned()));
+        }
 
         self.applied = image.applied;
         self.catalog = Arc::new(catalog);
@@ -132,28 +136,49 @@ impl From<CollectionImage> for Collection {
     }
 }
 
-/// Checks that ids are unique, were given by the counters, and that syncs and fields agree on who owns what.
+/// Checks that ids and names are unique, that the counters gave the ids, and that syncs and fields agree on who owns
+/// what.
 fn check_collection(image: &CollectionImage, next_collection: u32) -> Result<(), String> {
     let name = &image.name;
     if image.id.0 >= next_collection {
         return Err(format!("collection `{name}` has an id that was never given"));
     }
-    let mut unowned: BTreeMap<_, _> = image.fields.iter().map(|field| (field.id, field.owner)).collect();
-    if unowned.len() < image.fields.len() || !image.fields.is_sorted_by_key(|field| field.id) {
+    if !image.fields.is_sorted_by(|one, next| one.id < next.id) {
         return Err(format!("fields of collection `{name}` are not in order of id"));
     }
-    if unowned.keys().next_back().is_some_and(|last| last.0 >= image.counters.next_field) {
+    if image.fields.last().is_some_and(|last| last.id.0 >= image.counters.next_field) {
         return Err(format!("a field of collection `{name}` has an id that was never given"));
     }
+    let names: BTreeSet<_> = image.fields.iter().map(|field| &field.name).collect();
+    if names.len() < image.fields.len() {
+        return Err(format!("two fields of collection `{name}` have the same name"));
+    }
+    let slots: BTreeSet<_> = image.syncs.iter().map(|sync| sync.slot).collect();
+    if slots.len() < image.syncs.len() || slots.last().is_some_and(|last| last.0 >= image.counters.next_slot) {
+        return Err(format!("a sync of collection `{name}` has a slot that another has or that was never given"));
+    }
+    let mut unowned: BTreeMap<_, _> = image.fields.iter().map(|field| (field.id, field.owner)).collect();
     for sync in &image.syncs {
-        if sync.slot.0 >= image.counters.next_slot {
-            return Err(format!("sync `{}` of collection `{name}` has a slot that was never given", sync.name));
-        }
-        for field in &sync.fields {
-            if unowned.remove(field) != Some(sync.slot) {
-                return Err(format!("sync `{}` of collection `{name}` lists a field that it does not own", sync.name));
-            }
+        if sync.fields.iter().any(|field| unowned.remove(field) != Some(sync.slot)) {
+            return Err(format!("sync `{}` of collection `{name}` lists a field that it does not own", sync.name));
         }
     }
     if unowned.is_empty() { Ok(()) } else { Err(format!("a field of collection `{name}` has no owner")) }
+}
+
+/// Checks that definitions and record agree on which runs are open.
+fn check_runs(catalog: &Catalog, runs: &RunRecord) -> Result<(), String> {
+    for collection in catalog.collections.values() {
+        for sync in collection.syncs.values() {
+            let newest = runs.runs((collection.id, sync.slot)).next_back();
+            let open = newest.filter(|run| run.ended.is_none()).map(|run| (run.id.as_str(), run.generation));
+            if open != sync.open_run.as_ref().map(|open| (open.run.as_str(), sync.generation)) {
+                return Err(format!(
+                    "sync `{}` of collection `{}` and the record of runs disagree on what is open",
+                    sync.name, collection.name
+                ));
+            }
+        }
+    }
+    Ok(())
 }

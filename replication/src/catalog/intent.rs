@@ -66,7 +66,8 @@ pub enum IntentAction {
 }
 
 impl IntentAction {
-    fn collection(&self) -> CollectionId {
+    /// The collection that it is about.
+    pub(crate) fn collection(&self) -> CollectionId {
         match self {
             Self::DropCollection { collection }
             | Self::ClearSync { collection, .. }

@@ -29,6 +29,8 @@ mod run;
 mod runs;
 mod state;
 mod syncs;
+#[cfg(test)]
+mod tests;
 
 pub use command::{BatchOutcome, CatalogCommand, CatalogReply, decode_command, encode_command};
 pub use definitions::{ApiKey, Catalog, ClusterSettings, Collection, Field, OpenRunState, Sync};

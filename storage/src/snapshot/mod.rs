@@ -1,22 +1,41 @@
 //! Snapshots: a group's whole state at one log id, as a mappable file.
 //!
-//! CONTRACT STUB: signatures for `replication`; the owner may add to, but not break, them.
-//!
 //! A file holds a header with two blobs that this module does not interpret (`head`: the caller's own words, such as
 //! log id and membership; `meta`: the state machine's), then blocks of at most 1 MiB, then a footer with checksums.
+//! [`format`] has the bytes.
+//!
+//! Files: `<group, 5 digits>-<index, 20 digits>.snapshot`; while being written, the same with `.partial` at the end.
+//!
+//! Invariants:
+//! 1. A file has its final name only when all of it is on disk, and is never changed after that.
+//! 2. An older snapshot is removed only when a newer one of the group has its name on disk.
+//! 3. [`SnapshotStore::load`] returns only what has passed every checksum, padding included, and never looks past the
+//!    newest file.
 
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use larder_types::ids::GroupId;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, FileBytes};
+
+mod format;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use format::MAX_BLOCK_BYTES;
+
+const EXTENSION: &str = ".snapshot";
+const PARTIAL: &str = ".snapshot.partial";
 
 /// Why a snapshot could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The disk failed.
+    /// The disk failed. If it is full the kind is `StorageFull`, and nothing but the space is missing.
     #[error("the snapshot cannot be read or written")]
     Io(#[from] io::Error),
     /// The file is not what was written. Which file, where, and what to do, in a sentence.
@@ -24,12 +43,21 @@ pub enum SnapshotError {
     Damaged(String),
 }
 
-/// A directory with the snapshots of all groups of a node.
+/// A directory with the snapshots of all groups of a node. One writer a group at a time.
 #[derive(Clone)]
-pub struct SnapshotStore {}
+pub struct SnapshotStore {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
 
-/// A snapshot on disk whose every byte was checked.
-pub struct Snapshot {}
+/// A snapshot on disk whose every byte was checked. Stays readable when it is replaced by a newer one.
+pub struct Snapshot {
+    index: u64,
+    bytes: FileBytes,
+    head: Range<usize>,
+    meta: Range<usize>,
+    blocks: Vec<Range<usize>>,
+}
 
 impl SnapshotStore {
     /// Opens the directory, creating it if need be, and removes what an interrupted write has left.
@@ -37,13 +65,30 @@ impl SnapshotStore {
     /// # Errors
     /// When the disk fails.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, SnapshotError> {
-        todo!()
+        disk.create_dir(dir)?;
+        // What is shown must stay, before anything older is removed.
+        disk.sync_dir(dir)?;
+        let store = Self { disk, dir: dir.to_path_buf() };
+        let names = store.disk.list(dir)?;
+        for name in names.iter().filter(|name| name.ends_with(PARTIAL)) {
+            store.disk.remove(&dir.join(name))?;
+        }
+        let files: Vec<(GroupId, u64)> = names.iter().filter_map(|name| parse(name)).collect();
+        // Sorted by group, then index: whoever is followed by one of the same group is older.
+        for pair in files.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            store.disk.remove(&store.path(pair[0].0, pair[0].1))?;
+        }
+        Ok(store)
     }
 
     /// Writes a group's snapshot with position `index`; on return it is durable, and older ones of the group are gone.
     ///
     /// # Errors
-    /// When the disk fails; older snapshots are then untouched.
+    /// When the disk fails; older snapshots are then untouched, unless only their removal failed. After a failed sync
+    /// the node must stop, as after a failure of the log.
+    ///
+    /// # Panics
+    /// If a block is empty or longer than [`MAX_BLOCK_BYTES`].
     pub fn write(
         &self,
         group: GroupId,
@@ -52,7 +97,20 @@ impl SnapshotStore {
         meta: &[u8],
         blocks: &mut dyn Iterator<Item = Vec<u8>>,
     ) -> Result<(), SnapshotError> {
-        todo!()
+        let path = self.path(group, index);
+        let partial = self.dir.join(name(group, index, PARTIAL));
+        let written = self.write_partial(&partial, format::Header::new(group, index, head, meta), head, meta, blocks);
+        if let Err(error) = written {
+            // Only to give the space back: opening the directory would remove it too.
+            let _ = self.disk.remove(&partial);
+            return Err(error.into());
+        }
+        self.disk.rename(&partial, &path)?;
+        self.disk.sync_dir(&self.dir)?;
+        for older in self.indexes(group)?.into_iter().filter(|&older| older < index) {
+            self.disk.remove(&self.path(group, older))?;
+        }
+        Ok(())
     }
 
     /// The group's newest snapshot, verified, or `None` if it has none.
@@ -61,31 +119,124 @@ impl SnapshotStore {
     /// When the disk fails or the file is damaged. A damaged snapshot is never skipped in silence, since the log
     /// before it may be gone.
     pub fn load(&self, group: GroupId) -> Result<Option<Snapshot>, SnapshotError> {
-        todo!()
+        loop {
+            let Some(index) = self.indexes(group)?.pop() else { return Ok(None) };
+            let path = self.path(group, index);
+            match self.disk.read(&path) {
+                Ok(bytes) => {
+                    return Snapshot::verify(bytes, group, index).map(Some).map_err(|what| damaged(&path, what));
+                }
+                // A newer one has replaced it since we looked.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && self.indexes(group)?.last() != Some(&index) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn write_partial(
+        &self,
+        partial: &Path,
+        header: format::Header,
+        head: &[u8],
+        meta: &[u8],
+        blocks: &mut dyn Iterator<Item = Vec<u8>>,
+    ) -> io::Result<()> {
+        match self.disk.remove(partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create(partial)?;
+        let mut writer = writer::Writer::new(&*file);
+        writer.front(header, head, meta)?;
+        for block in blocks {
+            writer.block(block)?;
+        }
+        writer.footer()?;
+        file.sync_data()
+    }
+
+    /// The positions of the group's snapshots, ascending.
+    fn indexes(&self, group: GroupId) -> io::Result<Vec<u64>> {
+        let names = self.disk.list(&self.dir)?;
+        Ok(names.iter().filter_map(|name| parse(name)).filter(|file| file.0 == group).map(|file| file.1).collect())
+    }
+
+    fn path(&self, group: GroupId, index: u64) -> PathBuf {
+        self.dir.join(name(group, index, EXTENSION))
     }
 }
 
 impl Snapshot {
+    /// The position it was written with.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
     /// The caller's blob.
     #[must_use]
     pub fn head(&self) -> &[u8] {
-        todo!()
+        &self.bytes[self.head.clone()]
     }
 
     /// The state machine's blob.
     #[must_use]
     pub fn meta(&self) -> &[u8] {
-        todo!()
+        &self.bytes[self.meta.clone()]
     }
 
     /// The blocks in order.
     pub fn blocks(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::empty()
+        self.blocks.iter().map(|range| &self.bytes[range.clone()])
     }
 
     /// Bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        todo!()
+        self.bytes.len() as u64
     }
+
+    /// # Errors
+    /// Where the bytes are not what was written, and how.
+    fn verify(bytes: FileBytes, group: GroupId, index: u64) -> Result<Self, format::Damage> {
+        let layout = format::verify(&bytes)?;
+        if (layout.group, layout.index) != (group, index) {
+            return Err((12, "the header is another snapshot's"));
+        }
+        let format::Layout { head, meta, blocks, .. } = layout;
+        Ok(Self { index, bytes, head, meta, blocks })
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot(index {}, {} blocks, {} bytes)", self.index, self.blocks.len(), self.bytes.len())
+    }
+}
+
+impl fmt::Debug for SnapshotStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SnapshotStore({})", self.dir.display())
+    }
+}
+
+fn damaged(path: &Path, (offset, what): format::Damage) -> SnapshotError {
+    SnapshotError::Damaged(format!(
+        "{} at offset {offset}: {what}. Do not remove the file: the log before it may be gone. Restore this replica \
+         from its peers or from a copy of the whole directory.",
+        path.display()
+    ))
+}
+
+fn name(group: GroupId, index: u64, extension: &str) -> String {
+    format!("{:05}-{index:020}{extension}", group.0)
+}
+
+/// Group and index of a complete snapshot's file name.
+fn parse(file: &str) -> Option<(GroupId, u64)> {
+    let (group, index) = file.strip_suffix(EXTENSION)?.split_once('-')?;
+    let (group, index) = (GroupId(group.parse().ok()?), index.parse().ok()?);
+    // Only names that we would give, so that they sort like their numbers.
+    (name(group, index, EXTENSION) == file).then_some((group, index))
 }

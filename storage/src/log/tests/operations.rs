@@ -1,0 +1,230 @@
+//! What each call does when nothing goes wrong.
+
+use super::*;
+
+#[test]
+fn a_new_log_is_empty() {
+    let log = open(&FakeDisk::new());
+    let group = log.group(GroupId(3));
+    assert_eq!(group.state(), GroupState::default());
+    assert!(all(&group).is_empty());
+    assert_eq!((log.bytes(), group.bytes()), (MIN_SEGMENT_BYTES, 0));
+    assert!(log.has_room());
+    assert!(log.pinning(0).is_empty(), "the segment being written cannot be given up");
+}
+
+#[test]
+fn entries_are_there_after_reopening() {
+    let disk = FakeDisk::new();
+    let entries: Vec<LogEntry> = (0..40).map(|index| entry(index, 1 + index / 10, 900)).collect();
+    let log = open(&disk);
+    for part in entries.chunks(7) {
+        append(&log.group(GroupId(1)), part.to_vec()).unwrap();
+    }
+    vote(&log.group(GroupId(2)), 9).unwrap();
+    log.group(GroupId(1)).save_committed(Some(id(30, 4))).unwrap();
+    assert_eq!(all(&log.group(GroupId(1))), entries);
+    assert!(log.bytes() > 2 * MIN_SEGMENT_BYTES);
+    log.close();
+
+    let log = open(&disk);
+    assert_eq!(all(&log.group(GroupId(1))), entries);
+    let state = GroupState { committed: Some(id(30, 4)), last: Some(id(39, 4)), ..GroupState::default() };
+    assert_eq!(log.group(GroupId(1)).state(), state);
+    assert_eq!(log.group(GroupId(2)).state().vote.unwrap().term, 9);
+    assert_eq!(log.group(GroupId(1)).id_at(15), Some(id(15, 2)));
+    assert_eq!(log.group(GroupId(1)).id_at(40), None);
+}
+
+#[test]
+fn entries_can_be_read_before_they_are_on_disk() {
+    let log = open(&FakeDisk::new());
+    let group = log.group(GroupId(1));
+    let receipt = queue(&group, vec![entry(0, 1, 100)]);
+    assert_eq!(all(&group), [entry(0, 1, 100)]);
+    receipt.wait().unwrap();
+}
+
+#[test]
+fn reading_gives_what_fits_but_at_least_one() {
+    let log = open(&FakeDisk::new());
+    let group = log.group(GroupId(1));
+    append(&group, (0..10).map(|index| entry(index, 1, 1000)).collect()).unwrap();
+    let count = |range, max_bytes| group.read(range, max_bytes).unwrap().len();
+    assert_eq!(count(2..9, 1), 1);
+    assert_eq!(count(2..9, 2999), 2);
+    assert_eq!(count(2..9, 3000), 3);
+    assert_eq!(count(2..9, u64::MAX), 7);
+    assert_eq!(count(8..20, u64::MAX), 2);
+    assert_eq!(count(10..20, u64::MAX), 0);
+    assert_eq!(count(5..5, u64::MAX), 0);
+}
+
+#[test]
+fn truncation_replaces_entries() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    let group = log.group(GroupId(1));
+    append(&group, (0..10).map(|index| entry(index, 1, 500)).collect()).unwrap();
+    group.truncate_after(Some(4)).unwrap();
+    assert_eq!(group.state().last, Some(id(4, 1)));
+    append(&group, (5..8).map(|index| entry(index, 2, 300)).collect()).unwrap();
+    let expected = all(&group);
+    assert_eq!(expected.iter().map(|entry| entry.id.term).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 2, 2, 2]);
+    drop((log, group));
+    let log = open(&disk);
+    assert_eq!(all(&log.group(GroupId(1))), expected);
+    log.group(GroupId(1)).truncate_after(None).unwrap();
+    log.close();
+    assert_eq!(open(&disk).group(GroupId(1)).state(), GroupState::default());
+}
+
+#[test]
+fn a_purge_beyond_the_end_lets_the_log_go_on_from_there() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    let group = log.group(GroupId(1));
+    append(&group, (0..3).map(|index| entry(index, 1, 10)).collect()).unwrap();
+    group.purge(id(100, 7)).unwrap();
+    let state = GroupState { purged: Some(id(100, 7)), last: Some(id(100, 7)), ..GroupState::default() };
+    assert_eq!(group.state(), state);
+    append(&group, vec![entry(101, 7, 20)]).unwrap();
+    group.purge(id(50, 6)).unwrap();
+    assert_eq!(group.state().purged, Some(id(100, 7)), "an older purge says nothing new");
+    drop((log, group));
+    let log = open(&disk);
+    assert_eq!(log.group(GroupId(1)).state().purged, Some(id(100, 7)));
+    assert_eq!(all(&log.group(GroupId(1))), [entry(101, 7, 20)]);
+}
+
+#[test]
+fn segments_go_when_all_groups_have_purged_them_and_votes_stay() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    let (busy, idle) = (log.group(GroupId(1)), log.group(GroupId(2)));
+    vote(&idle, 5).unwrap();
+    append(&idle, vec![entry(0, 5, 10)]).unwrap();
+    for index in 0..60 {
+        append(&busy, vec![entry(index, 1, 1000)]).unwrap();
+        busy.purge(id(index, 1)).unwrap();
+    }
+    assert_eq!(log.pinning(2 * MIN_SEGMENT_BYTES), [GroupId(2)]);
+    assert!(log.pinning(log.bytes()).is_empty());
+    idle.purge(id(0, 5)).unwrap();
+    until("the segments go", || log.bytes() == MIN_SEGMENT_BYTES);
+    log.close();
+    let log = open(&disk);
+    assert_eq!(log.group(GroupId(2)).state().vote.unwrap().term, 5);
+    assert_eq!(log.group(GroupId(2)).state().last, Some(id(0, 5)));
+    assert_eq!(log.group(GroupId(1)).state().last, Some(id(59, 1)));
+    assert!(disk.used() <= 2 * MIN_SEGMENT_BYTES, "the log is one segment and a spare");
+}
+
+#[test]
+#[should_panic(expected = "appends entry 2 where 1 must follow")]
+fn a_gap_is_a_programmer_error() {
+    let log = open(&FakeDisk::new());
+    append(&log.group(GroupId(1)), vec![entry(0, 1, 1), entry(2, 1, 1)]).unwrap_or_default();
+}
+
+#[test]
+fn after_a_refused_gap_the_log_goes_on() {
+    let log = open(&FakeDisk::new());
+    let group = log.group(GroupId(1));
+    let refused = group.clone();
+    thread::spawn(move || append(&refused, vec![entry(1, 1, 1)])).join().unwrap_err();
+    append(&group, vec![entry(0, 1, 1)]).unwrap();
+    assert_eq!(all(&group).len(), 1);
+}
+
+#[test]
+fn the_largest_entry_fits_and_one_byte_more_is_a_programmer_error() {
+    let log = open(&FakeDisk::new());
+    let group = log.group(GroupId(1));
+    let most = (MIN_SEGMENT_BYTES / 4) as usize;
+    append(&group, (0..5).map(|index| entry(index, 1, most)).collect()).unwrap();
+    thread::spawn(move || append(&group, vec![entry(5, 1, most + 1)])).join().unwrap_err();
+}
+
+#[test]
+fn after_closing_nothing_is_taken() {
+    let log = open(&FakeDisk::new());
+    let group = log.group(GroupId(1));
+    append(&group, vec![entry(0, 1, 1)]).unwrap();
+    log.close();
+    log.close();
+    assert!(append(&group, vec![entry(1, 1, 1)]).is_err());
+    assert!(vote(&group, 1).is_err());
+    assert!(group.truncate_after(None).is_err());
+    assert!(group.purge(id(0, 1)).is_err());
+    assert!(group.save_committed(None).is_err());
+    assert_eq!(all(&group), [entry(0, 1, 1)], "what is there can still be read");
+}
+
+#[test]
+fn a_log_has_one_owner_at_a_time() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    assert!(matches!(try_open(&disk), Err(LogError::Io(error)) if error.kind() == io::ErrorKind::ResourceBusy));
+    drop(log);
+    open(&disk);
+}
+
+#[test]
+fn segment_sizes_outside_the_limits_are_refused() {
+    for segment_bytes in [MIN_SEGMENT_BYTES - 1, MAX_SEGMENT_BYTES + 1] {
+        let options = LogOptions { segment_bytes, cache_bytes: 0 };
+        assert!(Log::open(Arc::new(FakeDisk::new()), Path::new(DIR), options, Box::new(|_| {})).is_err());
+    }
+}
+
+#[test]
+fn the_size_of_segments_can_change() {
+    let disk = FakeDisk::new();
+    let mut expected = Vec::new();
+    for (round, segment_bytes) in [32 << 10, 16 << 10, 48 << 10].into_iter().enumerate() {
+        let options = LogOptions { segment_bytes, cache_bytes: 0 };
+        let log = Log::open(Arc::new(disk.clone()), Path::new(DIR), options, Box::new(|_| {})).unwrap();
+        let group = log.group(GroupId(1));
+        let from = round as u64 * 50;
+        for index in from..from + 50 {
+            expected.push(entry(index, 1, 1500));
+            append(&group, vec![entry(index, 1, 1500)]).unwrap();
+        }
+        assert_eq!(all(&group), expected);
+    }
+}
+
+#[test]
+fn many_threads_share_one_log() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    thread::scope(|scope| {
+        for number in 1..=4 {
+            let group = log.group(GroupId(number));
+            scope.spawn(move || {
+                let receipts: Vec<Receipt> = (0..200).map(|index| queue(&group, vec![entry(index, 1, 50)])).collect();
+                receipts.into_iter().for_each(|receipt| receipt.wait().unwrap());
+            });
+        }
+    });
+    drop(log);
+    let log = open(&disk);
+    for number in 1..=4 {
+        assert_eq!(all(&log.group(GroupId(number))), (0..200).map(|index| entry(index, 1, 50)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_log_works_on_the_real_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries: Vec<LogEntry> = (0..30).map(|index| entry(index, 1, 2000)).collect();
+    for reopened in [false, true] {
+        let disk = Arc::new(crate::disk::RealDisk::open(dir.path()).unwrap());
+        let log = Log::open(disk, Path::new(DIR), small(), Box::new(|_| {})).unwrap();
+        if !reopened {
+            append(&log.group(GroupId(1)), entries.clone()).unwrap();
+        }
+        assert_eq!(all(&log.group(GroupId(1))), entries);
+    }
+}

@@ -1,0 +1,69 @@
+//! Writing a snapshot's file from front to back.
+
+use std::io;
+
+use super::format::{ALIGNMENT, BLOCK_ENTRY_BYTES, HEADER_BYTES, Header, MAX_BLOCK_BYTES, TRAILER_BYTES, Trailer};
+use crate::disk::DiskFile;
+
+/// A file that is being written. The parts must come in the order of the file.
+pub(super) struct Writer<'a> {
+    file: &'a dyn DiskFile,
+    /// Where the next part goes: a multiple of [`ALIGNMENT`].
+    at: u64,
+    header_crc: u32,
+    /// The footer's entries, as far as blocks were written.
+    table: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// Starts a file, which must be empty.
+    pub(super) fn new(file: &'a dyn DiskFile) -> Self {
+        Self { file, at: 0, header_crc: 0, table: Vec::new() }
+    }
+
+    /// Writes the header and the two blobs.
+    pub(super) fn front(&mut self, header: Header, head: &[u8], meta: &[u8]) -> io::Result<()> {
+        let bytes = (HEADER_BYTES + head.len() + meta.len()).next_multiple_of(ALIGNMENT);
+        let mut front = Vec::with_capacity(bytes);
+        front.resize(HEADER_BYTES, 0);
+        front.extend_from_slice(head);
+        front.extend_from_slice(meta);
+        front.resize(bytes, 0);
+        let encoded = header.encode(crc32c::crc32c(&front[HEADER_BYTES..]));
+        front[..HEADER_BYTES].copy_from_slice(&encoded);
+        // The trailer repeats it.
+        self.header_crc = crc32c::crc32c(&encoded[..HEADER_BYTES - 4]);
+        self.write(&front)
+    }
+
+    /// Writes a block.
+    pub(super) fn block(&mut self, block: Vec<u8>) -> io::Result<()> {
+        let length = block.len();
+        assert!((1..=MAX_BLOCK_BYTES).contains(&length), "a snapshot's block has {length} bytes");
+        let mut padded = block;
+        padded.resize(length.next_multiple_of(ALIGNMENT), 0);
+        self.table.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        self.table.extend_from_slice(&crc32c::crc32c(&padded).to_le_bytes());
+        self.write(&padded)
+    }
+
+    /// Writes the footer.
+    pub(super) fn footer(mut self) -> io::Result<()> {
+        let mut footer = std::mem::take(&mut self.table);
+        let trailer = Trailer {
+            blocks: (footer.len() / BLOCK_ENTRY_BYTES) as u64,
+            footer: self.at,
+            bytes: self.at + (footer.len() + TRAILER_BYTES) as u64,
+            footer_crc: crc32c::crc32c(&footer),
+            header_crc: self.header_crc,
+        };
+        footer.extend_from_slice(&trailer.encode());
+        self.write(&footer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(self.at, bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+}

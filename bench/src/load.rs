@@ -18,7 +18,7 @@ use crate::{closed_loop, duration, listener, open_loop};
 const MAX_CONNECTIONS: u32 = 20_000;
 
 /// Highest rate that may be asked for. More than one thread can send; asking for it shows where it ends.
-const MAX_RATE: f64 = 10_000_000.0;
+const MAX_RATE: f64 = 1_000_000.0;
 
 /// What both commands need to know.
 #[derive(Debug, clap::Args)]
@@ -104,6 +104,7 @@ pub(crate) async fn load(options: LoadOptions) -> anyhow::Result<Report> {
         spread: arrivals,
         duration: common.duration,
         timeout: common.timeout,
+        max_waiting: open_loop::MAX_WAITING,
         seed: common.seed,
     };
     let clocks = Clocks::read(&server_pids);

@@ -72,6 +72,7 @@ async fn open_loop_figures(spread: Spread) -> Percentiles {
         spread,
         duration: RUN,
         timeout: TIMEOUT,
+        max_waiting: open_loop::MAX_WAITING,
         seed: 5,
     };
     let connections = load::open_all(&target, CONNECTIONS).await.unwrap();
@@ -114,21 +115,40 @@ async fn start_silent_server() -> (TcpListener, Target) {
 #[tokio::test]
 async fn a_server_that_never_answers_ends_the_open_loop_and_counts_every_request() {
     let (_listener, target) = start_silent_server().await;
-    let plan = open_loop::Plan {
-        address: target.address,
-        template: Template::new(&target, "/", None, None).unwrap(),
-        rate: 500.0,
-        spread: Spread::Uniform,
-        duration: Duration::from_millis(200),
-        timeout: Duration::from_millis(100),
-        seed: 5,
-    };
+    let plan = short_plan(&target, Duration::from_millis(100), 1000);
     let connections = load::open_all(&target, CONNECTIONS).await.unwrap();
     let outcome = open_loop::run(plan, connections).await.unwrap();
     let timed_out = outcome.tally.errors()["timed out"];
     assert!((99..=100).contains(&timed_out), "{timed_out}");
     assert_eq!(outcome.tally.answers(), 0);
     assert!(outcome.tally.latencies.percentiles().p50 >= 99_000.0);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bound_on_waiting_are_counted_as_not_sent() {
+    let (_listener, target) = start_silent_server().await;
+    // Nothing times out while requests are due, so that at most two are under way and ten wait. A releasing task that
+    // wakes late may find the ten places taken before a connection has taken any.
+    let connections = load::open_all(&target, CONNECTIONS).await.unwrap();
+    let outcome = open_loop::run(short_plan(&target, Duration::from_secs(2), 10), connections).await.unwrap();
+    let errors = outcome.tally.errors();
+    let (timed_out, not_sent) = (errors["timed out"], errors["not sent, too many waited"]);
+    assert!((10..=12).contains(&timed_out), "{timed_out}");
+    assert!((99..=100).contains(&(timed_out + not_sent)), "{timed_out} + {not_sent}");
+}
+
+/// 100 requests in 200 ms.
+fn short_plan(target: &Target, timeout: Duration, max_waiting: usize) -> open_loop::Plan {
+    open_loop::Plan {
+        address: target.address,
+        template: Template::new(target, "/", None, None).unwrap(),
+        rate: 500.0,
+        spread: Spread::Uniform,
+        duration: Duration::from_millis(200),
+        timeout,
+        max_waiting,
+        seed: 5,
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What became of the requests of one measurement.
 //!
-//! Invariant: every request that was started ends in exactly one of three ways: answered, timed out or failed. Answers
+//! Invariant: every request that was due ends in exactly one of four ways: answered, timed out, failed or not sent. Answers
 //! and time-outs enter the latencies, so that a server that stops answering cannot look fast; failures are counted
 //! apart, since a refused connection takes no time worth averaging.
 
@@ -101,6 +101,11 @@ impl Tally {
         self.latencies.record(age);
     }
 
+    /// Counts a request that was due while too many others waited.
+    pub(crate) fn not_sent(&mut self) {
+        *self.errors.entry("not sent, too many waited").or_default() += 1;
+    }
+
     /// Counts a request that failed otherwise.
     pub(crate) fn failed(&mut self, error: &ExchangeError) {
         let kind = match error {
@@ -143,8 +148,12 @@ mod tests {
         tally.answered(&head(599), Duration::from_millis(1), false);
         tally.timed_out(Duration::from_secs(7));
         tally.failed(&ExchangeError::Closed);
+        tally.not_sent();
         assert_eq!(tally.statuses(), BTreeMap::from([(200, 1), (599, 1)]));
-        assert_eq!(tally.errors(), &BTreeMap::from([("timed out", 1), ("closed early", 1)]));
+        assert_eq!(
+            tally.errors(),
+            &BTreeMap::from([("timed out", 1), ("closed early", 1), ("not sent, too many waited", 1)])
+        );
         assert_eq!((tally.answers(), tally.answered_in_time, tally.bytes), (2, 1, 240));
     }
 

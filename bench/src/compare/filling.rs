@@ -127,7 +127,128 @@ fn copied_headers(head: &[u8]) -> anyhow::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper::{Method, Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// What a server of the interface would have kept.
+    #[derive(Default)]
+    struct Kept {
+        records: HashMap<String, Value>,
+        calls: Vec<String>,
+        fields: Value,
+    }
+
+    type Shared = Arc<Mutex<Kept>>;
+
+    async fn serve(kept: Shared) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::at(listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(move |request| answer(kept.clone(), request));
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.unwrap();
+        });
+        target
+    }
+
+    async fn answer(kept: Shared, request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
+        let authorised = request.headers()["authorization"] == "Bearer key";
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let body = request.into_body().collect().await?.to_bytes();
+        let mut kept = kept.lock().unwrap();
+        let (status, answer) = match path.rsplit('/').next().unwrap() {
+            _ if !authorised => (401, Value::Null),
+            key if method == Method::GET => match kept.records.get(key) {
+                Some(record) => (200, record.clone()),
+                None => (404, Value::Null),
+            },
+            last => {
+                kept.calls.push(format!("{method} {path}"));
+                match last {
+                    "bench" => kept.fields = serde_json::from_slice::<Value>(&body).unwrap()["fields"].take(),
+                    "runs" => assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "full"),
+                    _ => {}
+                }
+                if path.contains("/batches/") {
+                    (200, keep_patches(&mut kept, &body))
+                } else {
+                    (201, json!({"run": "r-7"}))
+                }
+            }
+        };
+        let body = Full::new(Bytes::from(answer.to_string()));
+        Ok(Response::builder().status(status).header("etag", "\"7\"").body(body).unwrap())
+    }
+
+    fn keep_patches(kept: &mut Kept, body: &[u8]) -> Value {
+        let lines = std::str::from_utf8(body).unwrap().lines();
+        let patches: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        for patch in &patches {
+            kept.records.insert(patch["key"].as_str().unwrap().to_owned(), patch["set"].clone());
+        }
+        json!({"accepted": patches.len(), "rejected": [], "revision": "x"})
+    }
+
+    #[tokio::test]
+    async fn all_customers_arrive_in_numbered_batches_of_one_run() {
+        let kept = Shared::default();
+        let target = serve(kept.clone()).await;
+        let keys = customers::keys(BATCH as u64 + 1);
+        let mut filler = Filler::connect(&target, "key").await.unwrap();
+        filler.fill(keys.clone()).await.unwrap();
+        let shape = filler.sample(keys.clone()).await.unwrap();
+        assert_eq!(shape.headers, ["etag: \"7\""]);
+        assert!((240..=380).contains(&shape.body_bytes), "{shape:?}");
+        let kept = kept.lock().unwrap();
+        assert_eq!(kept.records.len(), BATCH + 1);
+        assert_eq!(kept.fields, json!(customers::FIELDS));
+        let sync = format!("{COLLECTION}/syncs/bench");
+        let run = format!("POST {sync}/runs/r-7");
+        assert_eq!(
+            kept.calls,
+            [
+                format!("PUT {COLLECTION}"),
+                format!("PUT {sync}"),
+                format!("POST {sync}/runs"),
+                format!("{run}/batches/1"),
+                format!("{run}/batches/2"),
+                format!("{run}/commit"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_lost_or_changed_a_customer_is_not_measured() {
+        let kept = Shared::default();
+        let target = serve(kept.clone()).await;
+        let keys = customers::keys(3);
+        let mut filler = Filler::connect(&target, "key").await.unwrap();
+        filler.fill(keys.clone()).await.unwrap();
+        let victim = keys.start.to_string();
+        kept.lock().unwrap().records.get_mut(&victim).unwrap()["orders"] = json!(-1);
+        assert!(filler.sample(keys.clone()).await.unwrap_err().to_string().contains("came back different"));
+        kept.lock().unwrap().records.remove(&victim);
+        assert!(filler.sample(keys).await.unwrap_err().to_string().contains("answers 404"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_the_filling() {
+        let target = serve(Shared::default()).await;
+        let mut filler = Filler::connect(&target, "wrong").await.unwrap();
+        let error = filler.fill(customers::keys(1)).await.unwrap_err();
+        assert!(error.to_string().contains("answered 401"), "{error}");
+    }
 
     #[test]
     fn headers_that_hyper_adds_are_not_copied() {

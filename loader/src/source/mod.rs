@@ -1,19 +1,89 @@
 //! Sources: where rows come from.
 //!
-//! CONTRACT STUB: signatures for the other modules; the owner may add to, but not break, them.
+//! Two drivers, both inside this process: an SQLite database opened read-only, and files (Parquet, CSV, NDJSON)
+//! presented as tables. A model that is a table of files streams straight from the files; any other model is SQL that
+//! SQLite runs: for files, the tables that the statement uses are first loaded into a scratch database.
+//!
+//! Invariants:
+//! - rows come in batches of at most [`BATCH_ROWS`], so memory is bounded whatever the size of the result;
+//! - an error in the middle of the rows is an item of the stream and its last one; the stream ends without an error
+//!   only after the last row;
+//! - a model reads and can do nothing else;
+//! - messages name files, tables, columns and row numbers, and never show the content of a row.
+
+mod cells;
+mod columns;
+mod csv_file;
+mod dynamic;
+mod glob;
+mod guard;
+mod infer;
+mod ndjson_file;
+mod parquet_file;
+mod query;
+mod scratch;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{Field, SchemaRef};
 
 use crate::project::{Model, Project, SourceSpec};
+
+/// Most rows in one batch.
+pub(crate) const BATCH_ROWS: usize = 4096;
+
+/// Marks a text column whose texts are JSON: the Arrow project's canonical extension name.
+const EXTENSION_NAME: &str = "ARROW:extension:name";
+const JSON_EXTENSION: &str = "arrow.json";
 
 /// Why a source could not be read. Each says which source, table or file, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// See the message.
+    /// The source is not as the project says: see the message.
     #[error("{0}")]
     Message(String),
+    /// A file cannot be opened or read, or does not hold what its format demands.
+    #[error("{}: {reason}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A model's statement is refused, or failed while it ran.
+    #[error("model `{model}`: {reason}")]
+    Statement {
+        /// The model, or the table that is read whole.
+        model: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A value does not fit its column.
+    #[error("{place}, row {row}, column `{column}`: {reason}")]
+    Cell {
+        /// The file or model.
+        place: String,
+        /// The row, counted from 1.
+        row: u64,
+        /// The column.
+        column: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
 }
+
+impl SourceError {
+    fn file(file: &Path, reason: impl ToString) -> Self {
+        Self::File { file: file.to_path_buf(), reason: reason.to_string() }
+    }
+}
+
+/// Batches of one schema. The first error is the last item.
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, SourceError>> + Send>;
 
 /// The rows of a model, in batches. Blocking; may be moved to another thread. An error in the middle of the stream is
 /// an `Err` item and ends it: it must never look like the end of the data.
@@ -26,8 +96,46 @@ pub struct RowStream {
 
 /// Opens the rows of a model.
 ///
+/// Types of the columns: those of the files for a table of files. SQLite gives every value a type of its own, so for
+/// anything that SQLite runs the values of the first batch decide: integers, floats where there is any float, text
+/// where there is any text (see [`dynamic`]); where they are all NULL, the declared type or a `CAST` decides.
+///
 /// # Errors
 /// When the source cannot be opened or the statement is refused.
 pub fn open(project: &Project, spec: &SourceSpec, model: &Model) -> Result<RowStream, SourceError> {
-    todo!()
+    match (spec, model) {
+        (SourceSpec::Sqlite { path }, model) => query::open(query::connect(path)?, &query::Select::of(model)),
+        (SourceSpec::Files { tables }, Model::Table(name)) => {
+            let table = table::Table::open(name, table::find(tables, name)?)?;
+            Ok(RowStream { schema: table.schema(), batches: table.batches(None) })
+        }
+        (SourceSpec::Files { tables }, model @ Model::Sql { .. }) => {
+            let select = query::Select::of(model);
+            let scratch = scratch::load(tables, &select, &project.state_dir.join("tmp"))?;
+            query::open(scratch, &select)
+        }
+    }
+}
+
+/// The columns that [`open`] would give, found without reading the rows. Columns of SQL whose type only their values
+/// tell have the type [`arrow_schema::DataType::Null`].
+///
+/// # Errors
+/// As [`open`].
+pub fn describe(spec: &SourceSpec, model: &Model) -> Result<SchemaRef, SourceError> {
+    match (spec, model) {
+        (SourceSpec::Sqlite { path }, model) => query::describe(&mut query::connect(path)?, &query::Select::of(model)),
+        (SourceSpec::Files { tables }, Model::Table(name)) => {
+            Ok(table::Table::open(name, table::find(tables, name)?)?.schema())
+        }
+        (SourceSpec::Files { tables }, model @ Model::Sql { .. }) => {
+            scratch::describe(tables, &query::Select::of(model))
+        }
+    }
+}
+
+/// Tells whether the texts of a column are JSON, so that a list or object among them is meant as one.
+#[must_use]
+pub fn is_json(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION)
 }

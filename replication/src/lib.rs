@@ -2,4 +2,6 @@
 //! types leave this crate.
 
 pub mod catalog;
+mod failure;
 pub mod node;
+mod raft;

@@ -1,16 +1,43 @@
 //! A node: its log, its snapshots, its Raft groups, and the handle through which `server` uses them.
 //!
-//! CONTRACT STUB: signatures for `server`; the owner of `replication/` may add to, but not break, them.
+//! Invariants:
+//! - Every write goes through a group's log; readers see what was applied from it and nothing else.
+//! - A node that has started shows every write that it ever acknowledged.
+//! - Nothing random or temporal happens below a proposal: whoever proposes has chosen it.
+//! - What must not be lived on after (a failed fsync, an entry that cannot be decoded, a panic) ends the node, see
+//!   [`Node::failed`].
+//!
+//! Where is what: `start.rs` from a data directory to running groups; `identity.rs` whose directory it is; `group.rs`
+//! one group; `proposer.rs` writes and their bounds; `intents.rs` what the catalog wants the shards to hear;
+//! `compaction.rs` when snapshots are taken; `error.rs` refusals.
+
+mod compaction;
+mod error;
+mod group;
+mod identity;
+mod intents;
+mod proposer;
+mod start;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use larder_storage::command::Outcome;
+use larder_storage::disk::{DirLock, RealDisk};
+use larder_storage::log::Log;
 use larder_storage::shard::ShardReader;
-use larder_types::ids::ShardId;
+use larder_types::ids::{GroupId, ShardId};
+use serde_json::json;
 
-use crate::catalog::{ApiKey, Catalog, CatalogCommand, CatalogError, CatalogReply, ClusterSettings, RunsReader};
+pub use self::error::{ProposeError, StartError};
+use self::identity::Identity;
+use self::intents::Executor;
+use self::proposer::Proposer;
+use crate::catalog::{ApiKey, Catalog, CatalogCommand, CatalogReply, ClusterSettings, RunsReader, encode_command};
+use crate::failure::{Failure, Watched};
+use crate::raft::types::Response;
 
 /// How a node is started.
 pub struct NodeOptions {
@@ -32,53 +59,22 @@ pub struct Bootstrap {
     pub root: ApiKey,
 }
 
-/// Why a node could not start. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The disk failed.
-    #[error("cannot use the data directory {0}")]
-    Io(PathBuf, #[source] std::io::Error),
-    /// Another process uses the directory.
-    #[error("the data directory {0} is in use by another process")]
-    InUse(PathBuf),
-    /// Something on disk is damaged.
-    #[error("{0}")]
-    Damaged(String),
-    /// The Raft library refused.
-    #[error("cannot start group {group}: {message}")]
-    Raft {
-        /// The group.
-        group: u16,
-        /// Why.
-        message: String,
-    },
-}
-
-/// Why a proposal was not carried out, or may not have been.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// The group has no leader now, or the node is starting. Nothing was done: try later.
-    #[error("the group has no leader now")]
-    Unavailable,
-    /// Too much is in flight. Nothing was done: try later.
-    #[error("too many bytes of writes are in flight")]
-    Overloaded,
-    /// The disk has no room. Nothing was done.
-    #[error("the disk is full")]
-    DiskFull,
-    /// It may or may not have been carried out: repeat it.
-    #[error("the outcome is not known")]
-    Unknown,
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-    /// The catalog refused the command; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] CatalogError),
-}
-
 /// A running node. Shared by reference (`Arc<Node>`).
-pub struct Node {}
+///
+/// Call [`Node::shutdown`] before the last reference goes: the groups run on until then, or until their runtime ends.
+pub struct Node {
+    identity: Identity,
+    catalog: Arc<ArcSwap<Catalog>>,
+    runs: RunsReader,
+    /// By shard.
+    readers: Vec<ShardReader>,
+    proposer: Arc<Proposer>,
+    executor: Arc<Executor>,
+    log: Log,
+    failure: Failure,
+    tasks: Mutex<Vec<Watched>>,
+    _lock: DirLock,
+}
 
 impl Node {
     /// Opens the data directory, recovers what is in it, starts all groups, and returns when they have caught up with
@@ -88,31 +84,34 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(options: NodeOptions) -> Result<Arc<Self>, StartError> {
-        todo!()
+        let data_dir = options.data_dir.clone();
+        let disk = RealDisk::open(&data_dir).map_err(|error| StartError::Io(data_dir.clone(), error))?;
+        let lock = start::lock(&disk, &data_dir)?;
+        start::start(options, Arc::new(disk), lock).await
     }
 
     /// The current definitions. For one look: takes a reference count.
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {
-        todo!()
+        self.catalog.load_full()
     }
 
     /// Where the definitions are published, for callers that keep an `arc_swap::Cache` of it.
     #[must_use]
     pub fn catalog_cell(&self) -> &Arc<arc_swap::ArcSwap<Catalog>> {
-        todo!()
+        &self.catalog
     }
 
     /// The record of runs.
     #[must_use]
     pub fn runs(&self) -> RunsReader {
-        todo!()
+        self.runs.clone()
     }
 
     /// The reader of a shard, or `None` if this node has no replica of it that serves.
     #[must_use]
     pub fn reader(&self, shard: ShardId) -> Option<&ShardReader> {
-        todo!()
+        self.readers.get(usize::from(shard.0))
     }
 
     /// Proposes a command of the catalog and waits until it is applied here.
@@ -120,7 +119,11 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose_catalog(&self, command: CatalogCommand) -> Result<CatalogReply, ProposeError> {
-        todo!()
+        let answers = self.proposer.propose(GroupId::CATALOG, vec![encode_command(&command)]).await?;
+        match answers.into_iter().next() {
+            Some((_, Response::Catalog(result))) => Ok(result?),
+            other => unreachable!("the catalog answered a command with {other:?}"),
+        }
     }
 
     /// Proposes entries to a shard, in this order, and waits until all are applied here. Returns for each the log index
@@ -129,7 +132,12 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`]; on `Unknown` some may have been applied.
     pub async fn propose(&self, shard: ShardId, entries: Vec<Bytes>) -> Result<Vec<(u64, Outcome)>, ProposeError> {
-        todo!()
+        let answers = self.proposer.propose(GroupId::from(shard), entries).await?;
+        let outcomes = answers.into_iter().map(|(index, response)| match response {
+            Response::Shard(outcome) => (index, outcome),
+            other => unreachable!("a shard answered a command with {other:?}"),
+        });
+        Ok(outcomes.collect())
     }
 
     /// Carries an intent out on all shards and notes it as done. Returns at once if it is done already.
@@ -137,23 +145,41 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`]; the intent stays and is carried out later.
     pub async fn run_intent(&self, id: u64) -> Result<(), ProposeError> {
-        todo!()
+        self.executor.run(id).await
     }
 
     /// Resolves when the node can go on no longer (disk failure, damaged entry, panic), with the reason. The process
     /// must then exit.
     pub async fn failed(&self) -> String {
-        todo!()
+        self.failure.wait().await
     }
 
     /// Numbers for the operator: log bytes, snapshots and so on, as JSON for `/v1/cluster`.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
-        todo!()
+        let groups: Vec<_> = self.proposer.groups().iter().map(group::Group::status).collect();
+        json!({
+            "node": self.identity.node,
+            "cluster": self.identity.cluster.id,
+            "shards": self.identity.cluster.shards,
+            "failed": self.failure.reason(),
+            "log_bytes": self.log.bytes(),
+            "inflight_bytes": self.proposer.inflight_bytes(),
+            "pending_intents": self.executor.pending(),
+            "groups": groups,
+        })
     }
 
     /// Stops all groups and closes the log. Everything acknowledged is on disk already.
     pub async fn shutdown(&self) {
-        todo!()
+        self.proposer.stop();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.stop().await;
+        }
+        for group in self.proposer.groups() {
+            group.stop().await;
+        }
+        self.log.close();
     }
 }

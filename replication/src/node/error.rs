@@ -1,0 +1,50 @@
+//! Why a node cannot start, and why a proposal was not carried out.
+
+use std::path::PathBuf;
+
+use crate::catalog::CatalogError;
+
+/// Why a node could not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The disk failed.
+    #[error("cannot use the data directory {0}")]
+    Io(PathBuf, #[source] std::io::Error),
+    /// Another process uses the directory.
+    #[error("the data directory {0} is in use by another process")]
+    InUse(PathBuf),
+    /// Something on disk is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// The Raft library refused.
+    #[error("cannot start group {group}: {message}")]
+    Raft {
+        /// The group.
+        group: u16,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Why a proposal was not carried out, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The group has no leader now, or the node is starting. Nothing was done: try later.
+    #[error("the group has no leader now")]
+    Unavailable,
+    /// Too much is in flight. Nothing was done: try later.
+    #[error("too many bytes of writes are in flight")]
+    Overloaded,
+    /// The disk has no room. Nothing was done.
+    #[error("the disk is full")]
+    DiskFull,
+    /// It may or may not have been carried out: repeat it.
+    #[error("the outcome is not known")]
+    Unknown,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The command was refused, by the catalog or for its size; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] CatalogError),
+}

@@ -1,0 +1,207 @@
+//! Intents carried out: what the catalog has committed and shards must hear of.
+//!
+//! One task looks after the intents of one collection, in order of their ids, until none is left, and repeats what
+//! fails with longer and longer pauses. Tasks are started by whoever waits for an intent and by a warden that hears of
+//! every change of the catalog, so nothing depends on the caller that caused an intent: it may disconnect, the node may
+//! stop; the intent is in the catalog, and its entries can be repeated without harm.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_storage::command::{self, Outcome};
+use larder_storage::shard::ShardReader;
+use larder_types::ids::{CollectionId, GroupId, ShardId};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::error::ProposeError;
+use super::proposer::Proposer;
+use crate::catalog::{CatalogCommand, Intent, IntentAction, IntentsReader, encode_command};
+use crate::failure::Failure;
+use crate::raft::types::Response;
+
+/// Records of a collection that one entry of a sweep looks at, so that applying it takes milliseconds.
+const SWEEP_RECORDS: u64 = 20_000;
+
+/// Pauses after failures: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Carries intents out. Shared.
+pub(crate) struct Executor {
+    proposer: Arc<Proposer>,
+    pending: IntentsReader,
+    /// By shard.
+    readers: Vec<ShardReader>,
+    /// The collections whose intents are being carried out, and how that goes.
+    running: Mutex<HashMap<CollectionId, watch::Receiver<Option<ProposeError>>>>,
+    /// Ends a pause early when someone waits.
+    hurry: Notify,
+    failure: Failure,
+}
+
+impl Executor {
+    /// An executor. `readers` are in order of shards.
+    pub(crate) fn new(
+        proposer: Arc<Proposer>,
+        pending: IntentsReader,
+        readers: Vec<ShardReader>,
+        failure: Failure,
+    ) -> Arc<Self> {
+        let (running, hurry) = (Mutex::default(), Notify::new());
+        Arc::new(Self { proposer, pending, readers, running, hurry, failure })
+    }
+
+    /// The number of intents that are not carried out yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.list().len()
+    }
+
+    /// Starts what is pending after every change of the catalog, for ever.
+    pub(crate) async fn attend(self: Arc<Self>, changed: Arc<Notify>) {
+        loop {
+            for intent in self.pending.list() {
+                self.follow(intent.action.collection());
+            }
+            changed.notified().await;
+        }
+    }
+
+    /// Waits until an intent is carried out, by whomever.
+    ///
+    /// # Errors
+    /// Why the next attempt failed; others follow.
+    pub(crate) async fn run(self: &Arc<Self>, id: u64) -> Result<(), ProposeError> {
+        while let Some(intent) = self.pending.get(id) {
+            let mut progress = self.follow(intent.action.collection());
+            // What failed before is no answer to this call. An intent is gone before its end is reported, so looking
+            // again after this misses nothing.
+            progress.mark_unchanged();
+            if self.pending.get(id).is_none() {
+                break;
+            }
+            self.hurry.notify_waiters();
+            // A closed channel means that its task has ended, either with an error or before it saw this intent.
+            let _ = progress.changed().await;
+            if let Some(error) = progress.borrow().clone()
+                && self.pending.get(id).is_some()
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the intents of a collection are being carried out. The receiver hears of every intent done and
+    /// every failure.
+    fn follow(self: &Arc<Self>, collection: CollectionId) -> watch::Receiver<Option<ProposeError>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(progress) = running.get(&collection) {
+            return progress.clone();
+        }
+        let (report, progress) = watch::channel(None);
+        running.insert(collection, progress.clone());
+        let executor = Arc::clone(self);
+        self.failure.watch("intents", async move { executor.look_after(collection, report).await });
+        progress
+    }
+
+    async fn look_after(&self, collection: CollectionId, report: watch::Sender<Option<ProposeError>>) {
+        let mut pause = PAUSES.0;
+        let mut swept = Swept::default();
+        while let Some(intent) = self.next_of(collection) {
+            match self.carry_out(&intent, &mut swept).await {
+                Ok(()) => {
+                    pause = PAUSES.0;
+                    report.send_replace(None);
+                }
+                Err(ProposeError::Stopping) => {
+                    self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&collection);
+                    report.send_replace(Some(ProposeError::Stopping));
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(intent = intent.id, %error, "an intent could not be carried out and is repeated");
+                    report.send_replace(Some(error));
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                        () = self.hurry.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next intent of a collection; if there is none, its task is taken off the list in the same breath, so that
+    /// nobody relies on it any more.
+    fn next_of(&self, collection: CollectionId) -> Option<Intent> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.pending.list().into_iter().find(|intent| intent.action.collection() == collection);
+        if next.is_none() {
+            running.remove(&collection);
+        }
+        next
+    }
+
+    /// One attempt: every shard, then the note in the catalog.
+    async fn carry_out(&self, intent: &Intent, swept: &mut Swept) -> Result<(), ProposeError> {
+        if swept.intent != intent.id {
+            *swept = Swept { intent: intent.id, records: 0 };
+        }
+        let mut shards = JoinSet::new();
+        for (shard, reader) in (0..).map(ShardId).zip(&self.readers) {
+            let entries = entries(&intent.action, reader);
+            let proposer = Arc::clone(&self.proposer);
+            shards.spawn(async move { proposer.propose(GroupId::from(shard), entries).await });
+        }
+        let mut failed = None;
+        while let Some(answers) = shards.join_next().await {
+            match answers.unwrap_or(Err(ProposeError::Unknown)) {
+                Ok(answers) => swept.records += answers.iter().map(|(_, response)| records(response)).sum::<u64>(),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let done = encode_command(&CatalogCommand::IntentDone { id: intent.id, swept: swept.records });
+        let answers = self.proposer.propose(GroupId::CATALOG, vec![done]).await?;
+        match answers.into_iter().next() {
+            Some((_, Response::Catalog(Err(refusal)))) => {
+                // The catalog gave the intent out, so it takes it back; if not, repeating it would change nothing.
+                self.failure.fail(format!("the catalog refuses the end of intent {}: {refusal}", intent.id));
+                Err(ProposeError::Refused(refusal))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a sweep has done in the attempts so far: a record that was swept is not found a second time.
+#[derive(Default)]
+struct Swept {
+    intent: u64,
+    records: u64,
+}
+
+fn records(response: &Response) -> u64 {
+    match response {
+        Response::Shard(Outcome::Swept { records }) => *records,
+        _ => 0,
+    }
+}
+
+/// The entries that carry an action out in one shard.
+fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
+    match *action {
+        IntentAction::DropCollection { collection } => vec![command::drop_collection(collection)],
+        IntentAction::ClearSync { collection, slot } => vec![command::clear_sync(collection, slot)],
+        IntentAction::Fence { collection, slot, generation } => vec![command::fence(collection, slot, generation)],
+        IntentAction::Sweep { collection, slot, generation, mode } => {
+            let chunks = reader.stats(collection).records.div_ceil(SWEEP_RECORDS).max(1);
+            let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+            (0..chunks).map(|chunk| command::sweep(collection, slot, generation, mode, (chunk, chunks))).collect()
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A group's snapshot: the file, its place in the log, and how it is made.
+//!
+//! Invariants:
+//! - A snapshot is on disk before openraft hears of it, since the log before it is purged next.
+//! - A group's snapshot never goes back: an older build that ends late does not replace a newer one that a leader sent.
+//! - One snapshot is written at a time on a node, so that the disk is left to the log.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use larder_storage::disk::is_full;
+use larder_storage::shard::FrozenShard;
+use larder_storage::snapshot::{Snapshot, SnapshotError, SnapshotStore};
+use larder_types::ids::GroupId;
+use openraft::RaftSnapshotBuilder;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::codec;
+use super::types::{RaftSnapshot, SnapshotMeta, TypeConfig};
+use crate::failure::Failure;
+
+/// Bytes of a block of the catalog's snapshot.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Where a group's snapshots stand, and which is the newest.
+pub(crate) struct Shelf {
+    store: SnapshotStore,
+    group: GroupId,
+    /// The newest on disk. Locked for moments only.
+    current: Mutex<Option<SnapshotMeta>>,
+    /// Held while one is written.
+    writing: Mutex<()>,
+}
+
+/// A snapshot on disk: where openraft speaks of a snapshot's data, this is what it hands around. The file's own head
+/// counts where a newer snapshot has taken its place since.
+#[derive(Clone)]
+pub(crate) struct SnapshotFile {
+    store: SnapshotStore,
+    group: GroupId,
+}
+
+/// A snapshot's content in memory.
+pub(crate) enum Image {
+    /// The catalog, encoded.
+    Catalog(Vec<u8>),
+    /// A shard as it was at one log index.
+    Shard(FrozenShard),
+}
+
+impl Image {
+    fn write(&self, meta: &SnapshotMeta, shelf: &Shelf) -> Result<(), SnapshotError> {
+        let head = codec::encode_head(meta);
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        match self {
+            Self::Catalog(bytes) => {
+                let mut blocks = bytes.chunks(BLOCK_BYTES).map(<[u8]>::to_vec);
+                shelf.store.write(shelf.group, index, &head, &[], &mut blocks)
+            }
+            Self::Shard(frozen) => shelf.store.write(shelf.group, index, &head, &frozen.meta(), &mut frozen.blocks()),
+        }
+    }
+}
+
+impl SnapshotFile {
+    /// Opens the file, which checks every byte of it, and reads its place in the log.
+    pub(crate) fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
+        let Some(snapshot) = self.store.load(self.group)? else {
+            return Ok(None);
+        };
+        let meta = codec::decode_head(snapshot.head())
+            .map_err(|error| SnapshotError::Damaged(format!("the newest one of group {}: {error}", self.group)))?;
+        Ok(Some((meta, snapshot)))
+    }
+}
+
+impl Shelf {
+    /// The snapshots of a group.
+    pub(crate) fn new(store: SnapshotStore, group: GroupId) -> Self {
+        Self { store, group, current: Mutex::new(None), writing: Mutex::new(()) }
+    }
+
+    /// Opens the newest snapshot of the group when a node starts.
+    pub(crate) fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
+        let opened = self.file().open()?;
+        self.set_current(opened.as_ref().map(|(meta, _)| meta.clone()));
+        Ok(opened)
+    }
+
+    /// The newest snapshot on disk.
+    pub(crate) fn current(&self) -> Option<SnapshotMeta> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest snapshot in openraft's terms.
+    pub(crate) fn current_snapshot(&self) -> Option<RaftSnapshot> {
+        self.current().map(|meta| RaftSnapshot { meta, snapshot: self.file() })
+    }
+
+    fn set_current(&self, meta: Option<SnapshotMeta>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = meta;
+    }
+
+    fn file(&self) -> SnapshotFile {
+        SnapshotFile { store: self.store.clone(), group: self.group }
+    }
+
+    /// Writes a snapshot unless a newer one is there, and returns the newest. Blocks.
+    fn put(&self, meta: SnapshotMeta, image: &Image) -> Result<SnapshotMeta, SnapshotError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.current() {
+            Some(current) if current.last_log_id >= meta.last_log_id => Ok(current),
+            _ => {
+                image.write(&meta, self)?;
+                self.set_current(Some(meta.clone()));
+                Ok(meta)
+            }
+        }
+    }
+
+    /// Takes over a snapshot that stands elsewhere, such as one that a leader sent, and returns it opened. Blocks.
+    pub(crate) fn adopt(&self, meta: &SnapshotMeta, from: &SnapshotFile) -> Result<Snapshot, SnapshotError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = || SnapshotError::Damaged(format!("none at {:?} for group {}", meta.last_log_id, self.group));
+        let (found, snapshot) = from.open()?.ok_or_else(missing)?;
+        if found != *meta {
+            return Err(missing());
+        }
+        if self.current().as_ref() != Some(meta) {
+            let index = meta.last_log_id.map_or(0, |id| id.index);
+            let mut blocks = snapshot.blocks().map(<[u8]>::to_vec);
+            self.store.write(self.group, index, snapshot.head(), snapshot.meta(), &mut blocks)?;
+            self.set_current(Some(found));
+        }
+        Ok(snapshot)
+    }
+}
+
+/// The node's one place for writing a snapshot. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Workbench {
+    place: Arc<Semaphore>,
+    freed: Arc<Notify>,
+}
+
+/// The place, taken; given back when dropped.
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    freed: Arc<Notify>,
+}
+
+impl Workbench {
+    /// A free place.
+    pub(crate) fn new() -> Self {
+        Self { place: Arc::new(Semaphore::new(1)), freed: Arc::new(Notify::new()) }
+    }
+
+    /// Takes the place, or `None` if it is taken.
+    pub(crate) fn take(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.place).try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, freed: Arc::clone(&self.freed) })
+    }
+
+    /// Whether the place is free.
+    pub(crate) fn is_free(&self) -> bool {
+        self.place.available_permits() > 0
+    }
+
+    /// Waits until the place is given back.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.freed.notify_one();
+    }
+}
+
+/// Writes one snapshot.
+pub(crate) struct Builder {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) meta: SnapshotMeta,
+    /// Taken by the first build.
+    pub(crate) image: Option<Image>,
+    /// `None` if openraft insisted while another snapshot was being written.
+    pub(crate) place: Option<Place>,
+    pub(crate) failure: Failure,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
+        let image = self.image.take().ok_or_else(|| io::Error::other("this snapshot was built already"))?;
+        let (shelf, meta) = (Arc::clone(&self.shelf), self.meta.clone());
+        let written = tokio::task::spawn_blocking(move || shelf.put(meta, &image)).await;
+        // Given back only now that the image, which holds pages of the shard, is gone too.
+        drop(self.place.take());
+        let group = self.shelf.group;
+        let meta = match written.map_err(io::Error::other)? {
+            Ok(meta) => meta,
+            // A full disk refuses writes but ends nothing. openraft would end the group on an error; told that the
+            // newest snapshot is what it was before, it keeps the log.
+            Err(SnapshotError::Io(error)) if is_full(&error) => {
+                tracing::warn!(%group, "no room on the disk for a snapshot: the log cannot be shortened");
+                self.shelf.current().unwrap_or_default()
+            }
+            Err(error) => {
+                self.failure.fail(format!("cannot write a snapshot of group {group}: {}", describe(&error)));
+                return Err(io::Error::other(error));
+            }
+        };
+        Ok(RaftSnapshot { meta, snapshot: self.shelf.file() })
+    }
+}
+
+/// An error with its causes, in a sentence.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

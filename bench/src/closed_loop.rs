@@ -3,7 +3,7 @@
 //! It finds how many requests a server can answer a second. Its latencies must not be quoted: while the server stalls,
 //! no requests are sent, so none are seen to be late.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::LocalSet;
 use tokio::time::timeout_at;
 
-use crate::connection::{Connection, ExchangeError};
+use crate::connection::Connection;
 use crate::random::Random;
 use crate::request::Template;
 use crate::tally::Tally;
@@ -53,10 +53,10 @@ pub(crate) async fn run(plan: Plan, connections: Vec<Connection>) -> Outcome {
         let (plan, tally) = (plan.clone(), tally.clone());
         tasks.spawn_local(async move {
             let random = Random::new(plan.seed ^ number.rotate_left(32));
-            let sent = RefCell::new(Instant::now());
-            let work = repeat(&plan, end, connection, random, (&sent, &tally));
+            let sent = Cell::new(start);
+            let work = repeat(&plan, end, connection, random, &sent, &tally);
             if timeout_at(last_moment.into(), work).await.is_err() {
-                tally.borrow_mut().timed_out(sent.borrow().elapsed());
+                tally.borrow_mut().timed_out(sent.get().elapsed());
             }
         });
     }
@@ -71,19 +71,19 @@ async fn repeat(
     end: Instant,
     mut connection: Connection,
     mut random: Random,
-    (sent, tally): (&RefCell<Instant>, &RefCell<Tally>),
+    sent: &Cell<Instant>,
+    tally: &RefCell<Tally>,
 ) {
     let mut request = Vec::new();
     let mut now = Instant::now();
     while now < end {
         plan.template.fill(&mut random, &mut request);
-        sent.replace(now);
-        let started = now;
+        sent.set(now);
         let exchanged = connection.exchange(&request).await;
         now = Instant::now();
         let reconnects = match exchanged {
             Ok(head) => {
-                tally.borrow_mut().answered(&head, now - started, now <= end);
+                tally.borrow_mut().answered(&head, now - sent.get(), now <= end);
                 head.closes
             }
             Err(error) => {
@@ -94,12 +94,8 @@ async fn repeat(
         if reconnects {
             match Connection::open(plan.address).await {
                 Ok(fresh) => connection = fresh,
-                Err(error) => return note_lost(tally, &error),
+                Err(error) => return tally.borrow_mut().failed(&error),
             }
         }
     }
-}
-
-fn note_lost(tally: &RefCell<Tally>, error: &ExchangeError) {
-    tally.borrow_mut().failed(error);
 }

@@ -19,6 +19,7 @@ use tokio::task::{LocalSet, yield_now};
 use tokio::time::timeout_at;
 
 use crate::alarm::Alarm;
+use crate::answer::Head;
 use crate::arrivals::{Arrivals, Spread};
 use crate::connection::{Connection, ExchangeError};
 use crate::random::Random;
@@ -176,11 +177,7 @@ async fn carry_requests(shared: Rc<Shared>, connection: Connection, number: u64)
 
 /// Sends one request, on a new connection if need be, and keeps the connection only while it is sound: an exchange
 /// that fails, or is given up half way, leaves none behind.
-async fn exchange(
-    slot: &mut Option<Connection>,
-    address: SocketAddr,
-    request: &[u8],
-) -> Result<crate::answer::Head, ExchangeError> {
+async fn exchange(slot: &mut Option<Connection>, address: SocketAddr, request: &[u8]) -> Result<Head, ExchangeError> {
     let mut connection = match slot.take() {
         Some(connection) => connection,
         None => Connection::open(address).await?,

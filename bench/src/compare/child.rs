@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use super::filling::Shape;
 use crate::bare::LISTENING;
 use crate::connection::Connection;
+use crate::random::Random;
 use crate::request::Template;
 use crate::target::Target;
 
@@ -81,7 +82,7 @@ impl Server {
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let template = Template::new(&self.target, "/readyz", None, None)?;
         let mut request = Vec::new();
-        template.fill(&mut crate::random::Random::new(0), &mut request);
+        template.fill(&mut Random::new(0), &mut request);
         let deadline = Instant::now() + READY;
         while !self.is_ready(&request).await {
             if let Some(status) = self.child.try_wait()? {

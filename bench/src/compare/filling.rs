@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::customers;
 use crate::connection::Connection;
+use crate::random::Random;
 use crate::request::{Keys, Template, with_body};
 use crate::target::Target;
 
@@ -70,7 +71,7 @@ impl<'a> Filler<'a> {
             let key = keys.start + number * count / SAMPLES.min(count);
             let template = self.lookups(key..key + 1)?;
             let mut request = Vec::new();
-            template.fill(&mut crate::random::Random::new(0), &mut request);
+            template.fill(&mut Random::new(0), &mut request);
             let head = self.connection.exchange(&request).await?;
             ensure!(head.status == 200, "customer {key} was loaded but its lookup answers {}", head.status);
             let found: Value = serde_json::from_slice(self.connection.body()).context("the record is not JSON")?;

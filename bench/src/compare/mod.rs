@@ -108,7 +108,7 @@ async fn measure(servers: &[Server; 3], template: &Template, options: &Options) 
     for _ in 0..options.rounds {
         let mut order = [0, 1, 2];
         random.shuffle(&mut order);
-        let mut round = [Window { rate: 0.0, cpu_micros: 0.0, generator_cores: 0.0 }; 3];
+        let mut round = [Window { rate: 0.0, cpu_micros: 0.0, server_cores: 0.0, generator_cores: 0.0 }; 3];
         for at in order {
             let window = window(&servers[at], template, options, options.window, random.bits()).await;
             round[at] = window.with_context(|| format!("measuring {}", SERVERS[at]))?;
@@ -145,6 +145,7 @@ async fn window(
     Ok(Window {
         rate: outcome.tally.answered_in_time as f64 / duration.as_secs_f64(),
         cpu_micros: cpu.micros_per_request,
+        server_cores: cpu.cores,
         generator_cores: generator.cores,
     })
 }

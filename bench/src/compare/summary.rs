@@ -10,6 +10,9 @@ use serde::Serialize;
 use crate::affinity::Split;
 use crate::report::BUSY;
 
+/// In a closed loop one side at least is busy, unless other work takes the processors from both.
+const IDLE: f64 = 0.8;
+
 /// The servers of a comparison, in the order of columns.
 pub(crate) const SERVERS: [&str; 3] = ["larder-server", "bare hyper", "bare hyper again"];
 
@@ -20,6 +23,8 @@ pub(crate) struct Window {
     pub(crate) rate: f64,
     /// Processor time of the server for each answer.
     pub(crate) cpu_micros: f64,
+    /// Processors that the server kept busy.
+    pub(crate) server_cores: f64,
     /// Processors that the generator kept busy.
     pub(crate) generator_cores: f64,
 }
@@ -44,6 +49,8 @@ pub(crate) struct Row {
     pub(crate) cpu_ratio: Range,
     /// Rounds in which the generator was busy enough to be the limit.
     pub(crate) rounds_limited_by_generator: usize,
+    /// Rounds in which neither side was busy: something else had the processors.
+    pub(crate) rounds_limited_by_machine: usize,
 }
 
 /// The whole comparison.
@@ -59,6 +66,12 @@ pub(crate) struct Summary {
     /// The processors used; none when there was only one.
     pub(crate) pinned: Option<Split>,
     pub(crate) rows: Vec<Row>,
+}
+
+impl Window {
+    fn is_idle(&self) -> bool {
+        self.server_cores.max(self.generator_cores) < IDLE
+    }
 }
 
 impl Range {
@@ -88,6 +101,7 @@ pub(crate) fn rows(rounds: &[[Window; 3]]) -> Vec<Row> {
         rate_ratio: Range::of(rounds.iter().map(|round| round[at].rate / round[1].rate)),
         cpu_ratio: Range::of(rounds.iter().map(|round| round[at].cpu_micros / round[1].cpu_micros)),
         rounds_limited_by_generator: rounds.iter().filter(|round| round[at].generator_cores > BUSY).count(),
+        rounds_limited_by_machine: rounds.iter().filter(|round| round[at].is_idle()).count(),
     };
     SERVERS.into_iter().enumerate().map(row).collect()
 }
@@ -135,14 +149,26 @@ impl fmt::Display for Summary {
                 cpu.abs() * 100.0
             )?;
         }
-        for row in self.rows.iter().filter(|row| row.rounds_limited_by_generator > 0) {
+        self.rows.iter().try_for_each(|row| self.write_warnings(row, f))
+    }
+}
+
+impl Summary {
+    fn write_warnings(&self, row: &Row, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row { server, rounds_limited_by_generator: generator, rounds_limited_by_machine: machine, .. } = row;
+        let rounds = self.rounds;
+        if *generator > 0 {
             writeln!(
                 f,
-                "warning: the generator was busy over {:.0} % in {} of {} rounds of {}: its answers/s are a lower bound",
-                BUSY * 100.0,
-                row.rounds_limited_by_generator,
-                self.rounds,
-                row.server
+                "warning: the generator was the limit in {generator} of {rounds} rounds of {server}: its answers/s are a \
+                 lower bound"
+            )?;
+        }
+        if *machine > 0 {
+            writeln!(
+                f,
+                "warning: neither side was busy in {machine} of {rounds} rounds of {server}: other work had the \
+                 processors; trust the CPU columns, not answers/s"
             )?;
         }
         Ok(())
@@ -157,6 +183,7 @@ mod tests {
         let window = |rate: f64, cpu_micros: f64| Window {
             rate: rate * speed,
             cpu_micros: cpu_micros / speed,
+            server_cores: 0.95,
             generator_cores: 0.5,
         };
         [window(80_000.0, 10.0), window(100_000.0, 8.0), window(99_000.0, 8.2)]
@@ -180,9 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_at_its_limit_is_said_so() {
+    fn rounds_that_the_server_did_not_limit_are_said_so() {
         let mut rounds = [round(1.0); 3];
         rounds[1][1].generator_cores = 0.98;
+        rounds[2][2].server_cores = 0.6;
         let summary = Summary {
             records: 10,
             body_bytes: 300,
@@ -196,6 +224,7 @@ mod tests {
         };
         let text = summary.to_string();
         assert!(text.contains("in 1 of 3 rounds of bare hyper:"), "{text}");
+        assert!(text.contains("neither side was busy in 1 of 3 rounds of bare hyper again:"), "{text}");
         assert!(!text.contains("rounds of larder-server"), "{text}");
         assert!(text.contains("0.80 / 0.80 / 0.80"), "{text}");
     }

@@ -1,0 +1,109 @@
+//! Blocks: compressed, checksummed pieces of the loader's files.
+//!
+//! | bytes | content |
+//! | --- | --- |
+//! | 4 | length of the stored bytes, u32 little-endian |
+//! | 4 | length of the bytes once decompressed, u32 little-endian |
+//! | 8 | XXH3-64 of the two lengths and the stored bytes, little-endian |
+//! | n | the stored bytes: one zstd frame |
+//!
+//! A length is believed only after the checksum, except to find where a block ends.
+
+use std::io::{self, Write};
+
+use xxhash_rust::xxh3::Xxh3;
+
+/// Bytes before the stored bytes.
+pub(crate) const HEAD_BYTES: usize = 16;
+/// Most bytes that a block may hold once decompressed: more is damage, not data.
+pub(crate) const MAX_BLOCK_BYTES: usize = 1 << 30;
+/// Fast: the files are written once and read once.
+const LEVEL: i32 = 1;
+
+/// Why a block cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BlockError {
+    /// The bytes end before the block does.
+    #[error("a block is cut short")]
+    Short,
+    /// The bytes are not those that were written.
+    #[error("a block is damaged: its checksum does not match")]
+    Damaged,
+}
+
+/// Appends `raw` as a block and returns its length in the file.
+pub(crate) fn write(raw: &[u8], out: &mut impl Write) -> io::Result<u64> {
+    let stored = zstd::bulk::compress(raw, LEVEL)?;
+    let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "a block of more than 4 GiB");
+    let stored_len = u32::try_from(stored.len()).map_err(too_long)?.to_le_bytes();
+    let raw_len = u32::try_from(raw.len()).map_err(too_long)?.to_le_bytes();
+    out.write_all(&stored_len)?;
+    out.write_all(&raw_len)?;
+    out.write_all(&checksum(stored_len, raw_len, &stored).to_le_bytes())?;
+    out.write_all(&stored)?;
+    Ok((HEAD_BYTES + stored.len()) as u64)
+}
+
+/// The length in the file of the block that `bytes` begin with, if so many bytes are there.
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+    let (stored_len, _) = bytes.split_first_chunk::<4>()?;
+    let len = HEAD_BYTES + u32::from_le_bytes(*stored_len) as usize;
+    (bytes.len() >= len).then_some(len)
+}
+
+/// Reads the block that `bytes` begin with.
+///
+/// # Errors
+/// When it is cut short or damaged.
+pub(crate) fn read(bytes: &[u8]) -> Result<Vec<u8>, BlockError> {
+    let len = length(bytes).ok_or(BlockError::Short)?;
+    let (head, stored) = bytes[..len].split_first_chunk::<HEAD_BYTES>().ok_or(BlockError::Short)?;
+    let [a, b, c, d, e, f, g, h, sum @ ..] = *head;
+    let (stored_len, raw_len) = ([a, b, c, d], [e, f, g, h]);
+    if u64::from_le_bytes(sum) != checksum(stored_len, raw_len, stored) {
+        return Err(BlockError::Damaged);
+    }
+    let raw_len = u32::from_le_bytes(raw_len) as usize;
+    if raw_len > MAX_BLOCK_BYTES {
+        return Err(BlockError::Damaged);
+    }
+    zstd::bulk::decompress(stored, raw_len).ok().filter(|raw| raw.len() == raw_len).ok_or(BlockError::Damaged)
+}
+
+fn checksum(stored_len: [u8; 4], raw_len: [u8; 4], stored: &[u8]) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&stored_len);
+    hasher.update(&raw_len);
+    hasher.update(stored);
+    hasher.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_read_back_and_damage_is_found() {
+        let raw: Vec<u8> = (0..10_000u32).flat_map(|n| (n % 77).to_le_bytes()).collect();
+        let mut file = Vec::new();
+        let len = write(&raw, &mut file).unwrap();
+        assert_eq!(len as usize, file.len());
+        assert!(file.len() < raw.len() / 4, "{} bytes", file.len());
+        assert_eq!(read(&file).unwrap(), raw);
+        for cut in [0, 3, HEAD_BYTES, file.len() - 1] {
+            assert!(matches!(read(&file[..cut]), Err(BlockError::Short)), "{cut}");
+        }
+        for at in (0..file.len()).step_by(7) {
+            let mut damaged = file.clone();
+            damaged[at] ^= 0x10;
+            assert!(read(&damaged).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn an_empty_block_is_a_block() {
+        let mut file = Vec::new();
+        write(&[], &mut file).unwrap();
+        assert_eq!(read(&file).unwrap(), Vec::<u8>::new());
+    }
+}

@@ -1,0 +1,245 @@
+//! The join: incoming rows against acknowledged rows, part by part.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::hash::RowHash;
+use super::snapshot::{Snapshot, SnapshotError};
+use super::spill::{Parts, Records, Spill, SpillError, Spilled};
+use super::{RowRecord, put_key, take, take_key};
+
+/// Examples that are kept of each kind of trouble.
+pub(crate) const MAX_EXAMPLES: usize = 10;
+
+/// What a row, or a key that has left, is to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Change {
+    Added = 1,
+    Changed = 2,
+    Removed = 3,
+    /// Only found when all rows are asked for.
+    Unchanged = 4,
+}
+
+/// How to join.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JoinOptions {
+    /// Nothing that was acknowledged is to be relied on: every row counts as changed.
+    pub(crate) resend: bool,
+    /// Give unchanged rows too.
+    pub(crate) all: bool,
+    /// Bytes of changes held in memory.
+    pub(crate) budget: usize,
+}
+
+/// What was found.
+pub(crate) struct Diff {
+    pub(crate) added: u64,
+    pub(crate) changed: u64,
+    pub(crate) removed: u64,
+    pub(crate) unchanged: u64,
+    /// Rows left out because their key comes more than once.
+    pub(crate) duplicate_rows: u64,
+    pub(crate) duplicates: Vec<Duplicate>,
+    /// Rows acknowledged before.
+    pub(crate) known: u64,
+    changes: Spilled,
+}
+
+/// A key that came more than once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Duplicate {
+    pub(crate) key: String,
+    /// The first two rows that have it, from 1.
+    pub(crate) rows: [u64; 2],
+}
+
+/// One change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChangeRecord<'a> {
+    pub(crate) change: Change,
+    pub(crate) key: &'a str,
+    /// Of the row as it is now; meaningless for a removal.
+    pub(crate) hash: RowHash,
+    /// The row's place in the result, from 1; 0 for a removal.
+    pub(crate) number: u64,
+    /// The row's mapped cells; empty for a removal.
+    pub(crate) cells: &'a [u8],
+}
+
+/// Why there is no diff.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiffError {
+    /// See [`SpillError`].
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    /// See [`SnapshotError`].
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A spilled row does not read back.
+    #[error("a temporary file was damaged while it was in use")]
+    Record,
+}
+
+/// What is known of a key while its part is joined.
+struct Slot {
+    acknowledged: Option<RowHash>,
+    first_row: u64,
+    rows: u32,
+}
+
+/// Joins the rows that came in with those that were acknowledged.
+///
+/// # Errors
+/// When a file cannot be read or written, or is damaged.
+pub(crate) fn join(
+    mut rows: Spilled,
+    old: Option<&Snapshot>,
+    dir: &Path,
+    options: JoinOptions,
+) -> Result<Diff, DiffError> {
+    let mut joiner = Joiner {
+        options,
+        changes: Spill::new(dir, Parts::ONE, options.budget),
+        diff: Diff {
+            added: 0,
+            changed: 0,
+            removed: 0,
+            unchanged: 0,
+            duplicate_rows: 0,
+            duplicates: Vec::new(),
+            known: old.map_or(0, Snapshot::rows),
+            changes: Spill::new(dir, Parts::ONE, 0).finish(),
+        },
+    };
+    let mut slots = HashMap::new();
+    for part in 0..rows.parts().get() {
+        slots.clear();
+        joiner.gather(&rows, part, old, &mut slots)?;
+        joiner.compare(rows.records(part), &slots)?;
+        joiner.remove(&slots)?;
+        rows.forget(part);
+    }
+    joiner.diff.changes = joiner.changes.finish();
+    Ok(joiner.diff)
+}
+
+struct Joiner {
+    options: JoinOptions,
+    changes: Spill,
+    diff: Diff,
+}
+
+impl Joiner {
+    /// First pass over a part: its keys, old and new.
+    fn gather(
+        &mut self,
+        rows: &Spilled,
+        part: usize,
+        old: Option<&Snapshot>,
+        slots: &mut HashMap<Box<str>, Slot>,
+    ) -> Result<(), DiffError> {
+        if let Some(old) = old {
+            old.read_part(rows.parts(), part, |key, hash| {
+                slots.insert(key.into(), Slot { acknowledged: Some(hash), first_row: 0, rows: 0 });
+            })?;
+        }
+        let mut records = rows.records(part);
+        while let Some(record) = records.next()? {
+            let row = RowRecord::read(record).ok_or(DiffError::Record)?;
+            let Some(slot) = slots.get_mut(row.key) else {
+                slots.insert(row.key.into(), Slot { acknowledged: None, first_row: row.number, rows: 1 });
+                continue;
+            };
+            slot.rows += 1;
+            match slot.rows {
+                1 => slot.first_row = row.number,
+                2 if self.diff.duplicates.len() < MAX_EXAMPLES => {
+                    let rows = [slot.first_row, row.number];
+                    self.diff.duplicates.push(Duplicate { key: row.key.to_owned(), rows });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Second pass over a part: its rows.
+    fn compare(&mut self, mut records: Records<'_>, slots: &HashMap<Box<str>, Slot>) -> Result<(), DiffError> {
+        while let Some(record) = records.next()? {
+            let row = RowRecord::read(record).ok_or(DiffError::Record)?;
+            let slot = slots.get(row.key).ok_or(DiffError::Record)?;
+            if slot.rows > 1 {
+                self.diff.duplicate_rows += 1;
+                continue;
+            }
+            let change = match slot.acknowledged {
+                None => Change::Added,
+                Some(hash) if hash == row.hash && !self.options.resend => Change::Unchanged,
+                Some(_) => Change::Changed,
+            };
+            match change {
+                Change::Added => self.diff.added += 1,
+                Change::Changed => self.diff.changed += 1,
+                Change::Unchanged => self.diff.unchanged += 1,
+                Change::Removed => {}
+            }
+            if change != Change::Unchanged || self.options.all {
+                self.put(change, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, slots: &HashMap<Box<str>, Slot>) -> Result<(), DiffError> {
+        for (key, _) in slots.iter().filter(|(_, slot)| slot.rows == 0) {
+            self.diff.removed += 1;
+            self.put(Change::Removed, RowRecord { number: 0, hash: RowHash::UNKNOWN, key, cells: &[] })?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, change: Change, row: RowRecord<'_>) -> Result<(), SpillError> {
+        self.changes.push(0, |out| {
+            out.push(change as u8);
+            out.extend_from_slice(&row.number.to_le_bytes());
+            out.extend_from_slice(&row.hash.to_bytes());
+            put_key(row.key, out);
+            out.extend_from_slice(row.cells);
+        })
+    }
+}
+
+impl Diff {
+    /// The changes; can be asked for again.
+    pub(crate) fn changes(&self) -> Changes<'_> {
+        Changes(self.changes.records(0))
+    }
+}
+
+/// The changes, one after the other.
+pub(crate) struct Changes<'a>(Records<'a>);
+
+impl Changes<'_> {
+    /// The next change. It borrows from this, so it is no `Iterator`.
+    pub(crate) fn next(&mut self) -> Result<Option<ChangeRecord<'_>>, DiffError> {
+        match self.0.next()? {
+            Some(record) => ChangeRecord::read(record).map(Some).ok_or(DiffError::Record),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<'a> ChangeRecord<'a> {
+    fn read(mut bytes: &'a [u8]) -> Option<Self> {
+        let [change] = take(&mut bytes)?;
+        let change = [Change::Added, Change::Changed, Change::Removed, Change::Unchanged]
+            .into_iter()
+            .find(|known| *known as u8 == change)?;
+        let number = u64::from_le_bytes(take(&mut bytes)?);
+        let hash = RowHash::from_bytes(take(&mut bytes)?);
+        let key = take_key(&mut bytes)?;
+        Some(Self { change, key, hash, number, cells: bytes })
+    }
+}

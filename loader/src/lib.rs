@@ -1,7 +1,10 @@
 //! The loader: queries a warehouse, finds what changed, shapes rows into fields and pushes them to a cluster.
 
+pub mod cli;
 mod diff;
 pub mod mapping;
 pub mod project;
+mod push;
 pub mod run;
 pub mod source;
+mod state;

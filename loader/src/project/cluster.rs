@@ -44,7 +44,7 @@ fn read_cluster(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>
     let key = key.and_then(|node| match node.content {
         Content::Text { text, from_variable } => {
             if text.is_empty() {
-                let message = "`cluster.key` is empty: syncs can be validated, but not planned or run";
+                let message = "`cluster.key` is empty: syncs can be validated and planned, but not run";
                 warnings.push((node.line, message.to_owned()));
             } else if !from_variable {
                 let message = "`cluster.key` is written out here; keep secrets out of files: `key: \"${LARDER_KEY}\"`";

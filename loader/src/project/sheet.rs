@@ -67,11 +67,11 @@ impl Sheet {
         self.problems.is_empty()
     }
 
-    /// Expects a mapping. `what` names it in messages.
+    /// Expects a mapping. `what` stands for it in sentences.
     pub(super) fn fields(&mut self, node: Node, what: &'static str) -> Option<Fields> {
         match node.content {
             Content::Map(entries) => Some(Fields { what, line: node.line, entries, known: Vec::new() }),
-            _ => self.expected(&node, what, "a mapping"),
+            _ => self.unexpected(&node, &format!("{what} must be a mapping")),
         }
     }
 
@@ -151,10 +151,14 @@ impl Sheet {
         }
     }
 
-    /// Notes that something else was expected here.
-    pub(super) fn expected<T>(&mut self, node: &Node, what: &str, expected: &str) -> Option<T> {
+    /// Notes that something else was expected of a key.
+    pub(super) fn expected<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
+        self.unexpected(node, &format!("`{key}` must be {expected}"))
+    }
+
+    fn unexpected<T>(&mut self, node: &Node, rule: &str) -> Option<T> {
         if node.content != Content::Broken {
-            self.report(node.line, format!("`{what}` must be {expected}, not {}", node.kind()));
+            self.report(node.line, format!("{rule}, not {}", node.kind()));
         }
         None
     }

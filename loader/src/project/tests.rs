@@ -1,1 +1,375 @@
 //! Whole projects, good and bad.
+
+use std::fs;
+use std::path::Path;
+
+use larder_types::json::Fragment;
+use larder_types::names::SyncName;
+use larder_types::patch::ExitMode;
+use larder_types::value::{Value, ValueType};
+
+use super::load::load;
+use super::{ColumnType, Expression, FileFormat, Guard, Model, OnDuplicate, Problems, Project, SourceSpec, SyncSpec};
+
+const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
+const SOURCE: &str = "driver: files\ntables:\n  planes: data/planes.parquet\n  extra: data/extra.csv\n";
+const SYNC: &str = "source: warehouse\ntable: planes\nkey: tailnum\ncollection: planes\ncolumns: [model]\n";
+
+/// A project's files; the later of two with the same name wins.
+fn try_load(files: &[(&str, &str)]) -> Result<Project, Problems> {
+    let folder = tempfile::tempdir().unwrap();
+    let basis = [("larder.yml", LARDER), ("sources/warehouse.yml", SOURCE), ("models/usage.sql", "SELECT 1 AS id")];
+    for (name, text) in basis.iter().chain(files) {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    load(folder.path(), &|name| (name == "KEY").then(|| "the secret".to_owned()))
+}
+
+fn load_sync(text: &str) -> SyncSpec {
+    let project = try_load(&[("syncs/s.yml", text)]).unwrap_or_else(|problems| panic!("{problems}"));
+    project.syncs.into_values().next().unwrap()
+}
+
+/// The problems of a project, one a line; none of them shows the secret.
+fn problems(files: &[(&str, &str)]) -> String {
+    let text = try_load(files).map(|_| ()).unwrap_err().to_string();
+    assert!(!text.contains("the secret"), "{text}");
+    text
+}
+
+fn assert_problem(name: &str, text: &str, expected: &str) {
+    let found = problems(&[(name, text)]);
+    assert!(found.lines().any(|line| line.contains(expected)), "expected {expected:?} for\n{text}\nfound\n{found}");
+}
+
+#[test]
+fn whole_project_is_read() {
+    let sync = r#"
+source: warehouse
+model: usage
+key: tailnum
+collection: planes
+primary_index: tail
+on_exit: clear
+columns: [manufacturer, model]
+fields:
+  flights: {column: n_flights, type: int}
+  note: {value: "x"}
+  label: {template: "{{ row.model }}", type: string}
+  seats: seats
+  home: {object: {lat: lat, lon: {column: lon}}}
+  tags: {list: [a, {value: 1}]}
+guard: {max_removed: {percent: 2.5, rows: 7}, min_rows: 3}
+on_duplicate: skip
+"#;
+    let project = try_load(&[
+        ("syncs/plane_usage.yml", sync),
+        ("sources/db.yaml", "driver: sqlite\npath: ${NOT_SET:-w.db}\n"),
+        ("syncs/README.md", "no sync"),
+    ])
+    .unwrap();
+    assert_eq!(project.cluster.url, "http://127.0.0.1:8080");
+    assert_eq!(project.cluster.key.0, "the secret");
+    assert!(!format!("{project:?}").contains("the secret"));
+    assert_eq!(project.state_dir, project.root.join(".larder"));
+    assert!(project.warnings.is_empty());
+    let SourceSpec::Sqlite { path } = &project.sources["db"] else { panic!("not a database") };
+    assert_eq!(path, &project.root.join("w.db"));
+
+    let sync = &project.syncs[&SyncName::new("plane_usage").unwrap()];
+    assert_eq!(sync.file, Path::new("syncs/plane_usage.yml"));
+    assert_eq!(sync.model, Model::Sql { name: "usage".to_owned(), text: "SELECT 1 AS id".to_owned() });
+    assert_eq!((sync.key.as_str(), sync.collection.as_str()), ("tailnum", "planes"));
+    assert_eq!(sync.primary_index.as_ref().map(|index| index.as_str()), Some("tail"));
+    assert_eq!((sync.on_exit, sync.on_duplicate), (ExitMode::Clear, OnDuplicate::Skip));
+    assert_eq!(sync.guard, Guard { max_removed_percent: 2.5, max_removed_rows: 7, min_rows: 3 });
+
+    let column = |name: &str| Expression::Column(name.to_owned());
+    let fields: Vec<_> = sync.fields.iter().map(|f| (f.name.as_str(), f.kind, f.from.clone())).collect();
+    let expected = [
+        ("manufacturer", ValueType::Any, column("manufacturer")),
+        ("model", ValueType::Any, column("model")),
+        ("flights", ValueType::Int, column("n_flights")),
+        ("note", ValueType::Any, Expression::Constant(Value::String("x".to_owned()))),
+        ("label", ValueType::String, Expression::Template("{{ row.model }}".to_owned())),
+        ("seats", ValueType::Any, column("seats")),
+        (
+            "home",
+            ValueType::Any,
+            Expression::Object(vec![("lat".to_owned(), column("lat")), ("lon".to_owned(), column("lon"))]),
+        ),
+        ("tags", ValueType::Any, Expression::List(vec![column("a"), Expression::Constant(Value::Int(1))])),
+    ];
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let sync = load_sync(SYNC);
+    assert_eq!((sync.on_exit, sync.on_duplicate, sync.primary_index), (ExitMode::Keep, OnDuplicate::Fail, None));
+    assert_eq!(sync.guard, Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 1 });
+    assert_eq!(sync.model, Model::Table("planes".to_owned()));
+}
+
+#[test]
+fn constants_keep_their_values() {
+    for (yaml, expected) in [
+        ("~", Value::Null),
+        ("true", Value::Bool(true)),
+        ("no", Value::String("no".to_owned())),
+        ("9007199254740993", Value::Int(9_007_199_254_740_993)),
+        ("18446744073709551615", Value::UInt(u64::MAX)),
+        ("1.5", Value::Float(1.5)),
+        ("\"1\"", Value::String("1".to_owned())),
+        ("007", Value::String("007".to_owned())),
+        ("\"a $$ b\"", Value::String("a $ b".to_owned())),
+        ("[1, {b: [x]}]", Value::List(Fragment::parse(r#"[1,{"b":["x"]}]"#).unwrap())),
+        ("{b: 9007199254740993, a: ~}", Value::Struct(Fragment::parse(r#"{"b":9007199254740993,"a":null}"#).unwrap())),
+    ] {
+        let sync = load_sync(&format!("{SYNC}fields:\n  f: {{value: {yaml}}}\n"));
+        assert_eq!(sync.fields[1].from, Expression::Constant(expected), "{yaml}");
+    }
+}
+
+#[test]
+fn every_type_has_its_word() {
+    for kind in ValueType::ALL {
+        let sync = load_sync(&format!("{SYNC}fields:\n  f: {{column: c, type: {kind}}}\n"));
+        assert_eq!(sync.fields[1].kind, kind);
+    }
+}
+
+#[test]
+fn formats_are_known_by_extension_or_by_word() {
+    let source = "driver: files\ntables:\n  a: a.PARQUET\n  b: b-*.jsonl\n  c: {path: c.txt, format: csv, types: {zip: string}}\n  d: {path: /abs/d.ndjson}\n";
+    let project = try_load(&[("sources/w.yml", source)]).unwrap();
+    let SourceSpec::Files { tables } = &project.sources["w"] else { panic!("not files") };
+    let found: Vec<_> = tables.values().map(|table| table.format).collect();
+    assert_eq!(found, [FileFormat::Parquet, FileFormat::Ndjson, FileFormat::Csv, FileFormat::Ndjson]);
+    assert_eq!(tables["b"].path, project.root.join("b-*.jsonl").to_string_lossy());
+    assert_eq!(tables["c"].types["zip"], ColumnType::String);
+    assert_eq!(tables["d"].path, "/abs/d.ndjson");
+}
+
+#[test]
+fn unknown_keys_are_refused_wherever_they_stand() {
+    for (name, text, expected) in [
+        ("larder.yml", format!("{LARDER}extra: 1\n"), "larder.yml:2: unknown key `extra` in larder.yml"),
+        (
+            "larder.yml",
+            "cluster:\n  url: http://a\n  key: k\n  kye: k\n".to_owned(),
+            "larder.yml:4: unknown key `kye` in `cluster`; did you mean `key`?",
+        ),
+        ("sources/w.yml", format!("{SOURCE}path: x\n"), "sources/w.yml:5: unknown key `path` in the source"),
+        ("sources/w.yml", "driver: sqlite\npath: x\ntables: {}\n".to_owned(), "sources/w.yml:3: unknown key `tables`"),
+        (
+            "sources/w.yml",
+            "driver: files\ntables:\n  a:\n    path: a.csv\n    fromat: csv\n".to_owned(),
+            "sources/w.yml:5: unknown key `fromat` in the table; did you mean `format`?",
+        ),
+        (
+            "syncs/s.yml",
+            format!("{SYNC}collections: x\n"),
+            "syncs/s.yml:6: unknown key `collections` in the sync; did you mean `collection`?",
+        ),
+        (
+            "syncs/s.yml",
+            format!("{SYNC}fields:\n  f: {{column: a, typ: int}}\n"),
+            "syncs/s.yml:7: unknown key `typ` in the field",
+        ),
+        (
+            "syncs/s.yml",
+            format!("{SYNC}fields:\n  f:\n    object:\n      a: {{column: b, type: int}}\n"),
+            "syncs/s.yml:9: unknown key `type` in the mapping",
+        ),
+        ("syncs/s.yml", format!("{SYNC}guard: {{max_rows: 1}}\n"), "syncs/s.yml:6: unknown key `max_rows` in `guard`"),
+        (
+            "syncs/s.yml",
+            format!("{SYNC}guard: {{max_removed: {{percentage: 1}}}}\n"),
+            "syncs/s.yml:6: unknown key `percentage` in `max_removed`",
+        ),
+    ] {
+        assert_problem(name, &text, expected);
+    }
+}
+
+#[test]
+fn wrong_values_are_reported_with_file_line_and_key() {
+    for (text, expected) in [
+        ("source: [a]", "`source` must be a text, not a list"),
+        ("source: wharehouse", "there is no source `wharehouse` (sources/wharehouse.yml); did you mean `warehouse`?"),
+        ("table: plnes", "source `warehouse` has no table `plnes`; did you mean `planes`?"),
+        ("table: ~", "`table` must be a text, not nothing"),
+        ("model: usage", "both `model` and `table`"),
+        ("key: 5", "`key` must be a text, not an integer"),
+        ("key: ''", "`key` must not be empty"),
+        ("collection: a b", "`collection`: a collection name may not hold the character ' '"),
+        ("primary_index: a/b", "`primary_index`: a index name may not hold"),
+        ("on_exit: drop", "`on_exit`: `drop` is unknown; known: `keep`, `clear`, `delete`"),
+        ("on_duplicate: last", "`on_duplicate`: `last` is unknown"),
+        ("columns: model", "`columns` must be a list, not a text"),
+        ("columns: [model, [a]]", "`columns` must be a text, not a list"),
+        ("columns: [model, model]", "field `model` is given twice"),
+        ("columns: []", "the sync writes no field"),
+        ("fields: [a]", "`fields` must be a mapping, not a list"),
+        ("fields: {model: a}", "field `model` is given twice"),
+        (
+            "fields: {f: true}",
+            "`f` must be a column's name or a mapping (a constant is `{value: ...}`), not a truth value",
+        ),
+        ("fields: {f: {type: int}}", "`f` needs one of `column`, `value`"),
+        ("fields: {f: {column: a, value: 1}}", "`f` is given by `column` and `value` at once"),
+        ("fields: {f: {column: a, type: integer}}", "`type`: `integer` is unknown"),
+        ("fields: {f: {column: a, type: boll}}", "did you mean `bool`?"),
+        (
+            "fields: {f: {value: x, type: int}}",
+            "field `f`: the constant is a string that cannot become a field of type int",
+        ),
+        ("fields: {f: {object: {a: b}, type: int}}", "field `f`: an object cannot become a field of type int"),
+        ("fields: {f: {list: [b], type: struct}}", "field `f`: a list cannot become a field of type struct"),
+        ("fields: {f: {object: [a]}}", "`object` must be a mapping, not a list"),
+        ("fields: {f: {list: [3]}}", "`f` must be a column's name or a mapping"),
+        ("fields: {\"a\\tb\": c}", "field `a\tb`: a field name may not hold"),
+        ("guard: 10", "`guard` must be a mapping, not an integer"),
+        ("guard: {min_rows: -1}", "`min_rows` must be an integer that is not negative, not an integer"),
+        ("guard: {max_removed: {percent: 101}}", "`percent` must be a number from 0 to 100"),
+        ("guard: {max_removed: {rows: many}}", "`rows` must be an integer that is not negative, not a text"),
+        ("key: ${MISSING}", "the environment variable MISSING is not set"),
+        ("key: \"${{ row }}\"", "`${` must begin"),
+    ] {
+        let (key, _) = text.split_once(':').unwrap();
+        let others: Vec<&str> = SYNC.lines().filter(|line| !line.starts_with(&format!("{key}:"))).collect();
+        let text = format!("{}\n{text}\n", others.join("\n"));
+        assert_problem("syncs/s.yml", &text, expected);
+        let found = problems(&[("syncs/s.yml", &text)]);
+        assert!(found.starts_with("syncs/s.yml:") && found.lines().count() == 1, "{text}\n{found}");
+    }
+}
+
+#[test]
+fn wrong_sources_and_settings_are_reported() {
+    for (name, text, expected) in [
+        ("larder.yml", "", "larder.yml:1: larder.yml must be a mapping, not nothing"),
+        ("larder.yml", "state: x\n", "larder.yml:1: larder.yml lacks the key `cluster`"),
+        ("larder.yml", "cluster: {url: \"http://a\"}\n", "larder.yml:1: `cluster` lacks the key `key`"),
+        ("larder.yml", "cluster: {url: \"https://a\", key: k}\n", "`cluster.url`: must be `http://host:port`"),
+        ("larder.yml", "cluster: {url: \"http://a\", key: 5}\n", "`cluster.key` must be a text"),
+        ("larder.yml", "cluster: [", "larder.yml:1: "),
+        ("sources/w.yml", "path: x\n", "the source lacks the key `driver`"),
+        ("sources/w.yml", "driver: postgres\n", "`driver`: `postgres` is unknown; known: `files`, `sqlite`"),
+        ("sources/w.yml", "driver: sqlite\n", "the source lacks the key `path`"),
+        ("sources/w.yml", "driver: files\n", "the source lacks the key `tables`"),
+        ("sources/w.yml", "driver: files\ntables: {}\n", "sources/w.yml:2: `tables` names no table"),
+        (
+            "sources/w.yml",
+            "driver: files\ntables:\n  a: data/a\n",
+            "sources/w.yml:3: table `a`: the path does not tell the format",
+        ),
+        ("sources/w.yml", "driver: files\ntables:\n  a: {path: a.csv, format: xml}\n", "`format`: `xml` is unknown"),
+        (
+            "sources/w.yml",
+            "driver: files\ntables:\n  a: 'd*/a.csv'\n",
+            "`*` and `?` may stand in the last part of a path only",
+        ),
+        (
+            "sources/w.yml",
+            "driver: files\ntables:\n  a: a.csv\n  A: b.csv\n",
+            "sources/w.yml:4: tables `a` and `A` have the same name",
+        ),
+        (
+            "sources/w.yml",
+            "driver: files\ntables:\n  sqlite_x: a.csv\n",
+            "names that begin with `sqlite_` are reserved",
+        ),
+        ("sources/w.yml", "driver: files\ntables:\n  'a b': a.csv\n", "table `a b`: a table name is"),
+        ("sources/w.yml", "driver: files\ntables:\n  a: {path: a.csv, types: {z: text}}\n", "`z`: `text` is unknown"),
+        (
+            "sources/w.yml",
+            "driver: files\ntables:\n  a: {path: a.parquet, types: {z: int}}\n",
+            "Parquet files bring their types",
+        ),
+        ("sources/a b.yml", "driver: sqlite\npath: x\n", "sources/a b.yml: the file's name"),
+        ("sources/warehouse.yaml", "driver: sqlite\npath: x\n", "defines `warehouse` too"),
+        ("syncs/a b.yml", SYNC, "syncs/a b.yml: the file's name"),
+        ("syncs/s.yml", "source: warehouse\n", "syncs/s.yml:1: the sync needs `model`"),
+        ("syncs/s.yml", "source: warehouse\n", "the sync writes no field"),
+        (
+            "syncs/s.yml",
+            "source: warehouse\nmodel: usag\n",
+            "there is no model `usag` (models/usag.sql); did you mean `usage`?",
+        ),
+    ] {
+        assert_problem(name, text, expected);
+    }
+}
+
+#[test]
+fn problems_of_all_files_are_reported_at_once() {
+    let found = problems(&[
+        ("larder.yml", "cluster: {url: x, key: \"${ONE}${TWO}\"}\nfoo: 1\n"),
+        ("sources/w.yml", "driver: file\n"),
+        ("syncs/a.yml", "source: warehouse\nkey: 1\ncollection: a b\nfoo: 1\n"),
+        ("syncs/b.yml", "a: [\n"),
+    ]);
+    for expected in [
+        "ONE",
+        "TWO",
+        "cluster.url",
+        "larder.yml:2: ",
+        "sources/w.yml:1: ",
+        "syncs/a.yml:2: ",
+        "syncs/a.yml:3: ",
+        "syncs/a.yml:4: ",
+        "syncs/b.yml",
+    ] {
+        assert!(found.contains(expected), "{expected} is missing in\n{found}");
+    }
+}
+
+#[test]
+fn sync_of_a_broken_source_is_not_blamed_for_it() {
+    let found = problems(&[("sources/warehouse.yml", "driver: files\n"), ("syncs/s.yml", SYNC)]);
+    assert_eq!(found.lines().count(), 1, "{found}");
+}
+
+#[test]
+fn field_of_two_syncs_is_refused() {
+    let other = SYNC.replace("[model]", "[year, model]");
+    let found = problems(&[("syncs/a.yml", SYNC), ("syncs/b.yml", &other)]);
+    assert_eq!(
+        found,
+        "syncs/b.yml: field `model` of collection `planes` is written by syncs/a.yml too; a field belongs to one sync"
+    );
+    assert!(try_load(&[("syncs/a.yml", SYNC), ("syncs/b.yml", &SYNC.replace("[model]", "[year]"))]).is_ok());
+    assert!(
+        try_load(&[("syncs/a.yml", SYNC), ("syncs/b.yml", &SYNC.replace("collection: planes", "collection: p2"))])
+            .is_ok()
+    );
+
+    let index = |name: &str, column: &str| format!("{}primary_index: {name}\n", SYNC.replace("[model]", column));
+    let found = problems(&[("syncs/a.yml", &index("x", "[a]")), ("syncs/b.yml", &index("y", "[b]"))]);
+    assert!(
+        found.starts_with("syncs/b.yml: `primary_index` of collection `planes` is `y` here and `x` in syncs/a.yml"),
+        "{found}"
+    );
+}
+
+#[test]
+fn key_that_is_written_out_is_warned_about() {
+    for (key, expected) in [("lk_abc", "is written out here"), ("${NOT_SET:-}", "is empty")] {
+        let yaml = format!("cluster:\n  url: http://a\n  key: \"{key}\"\n");
+        let project = try_load(&[("larder.yml", &yaml)]).unwrap();
+        let warning = project.warnings[0].to_string();
+        assert!(warning.starts_with("larder.yml:3: ") && warning.contains(expected), "{warning}");
+        assert!(!warning.contains("lk_abc"), "{warning}");
+    }
+}
+
+#[test]
+fn folder_without_a_project_is_told_from_a_broken_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = load(folder.path(), &|_| None).unwrap_err().to_string();
+    assert!(found.contains("larder-loader init"), "{found}");
+}

@@ -29,14 +29,14 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
-use arrow_schema::{Field, SchemaRef};
+use arrow_schema::SchemaRef;
 
 use crate::project::{Model, Project, SourceSpec};
 
 /// Most rows in one batch.
 pub(crate) const BATCH_ROWS: usize = 4096;
 
-/// Marks a text column whose texts are JSON: the Arrow project's canonical extension name.
+/// Marks a text column whose texts are JSON, so that a list or object among them is meant as one.
 const EXTENSION_NAME: &str = "ARROW:extension:name";
 const JSON_EXTENSION: &str = "arrow.json";
 
@@ -132,10 +132,4 @@ pub fn describe(spec: &SourceSpec, model: &Model) -> Result<SchemaRef, SourceErr
             scratch::describe(tables, &query::Select::of(model))
         }
     }
-}
-
-/// Tells whether the texts of a column are JSON, so that a list or object among them is meant as one.
-#[must_use]
-pub fn is_json(field: &Field) -> bool {
-    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION)
 }

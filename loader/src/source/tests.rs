@@ -17,7 +17,7 @@ use arrow_schema::{DataType, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use rusqlite::Connection;
 
-use super::{RowStream, SourceError, describe, is_json, open};
+use super::{EXTENSION_NAME, RowStream, SourceError, describe, open};
 use crate::project::{Cluster, ColumnType, FileFormat, FileTable, Model, Project, Secret, SourceSpec};
 
 /// A folder with files, and sources over them.
@@ -242,7 +242,8 @@ fn ndjson_keeps_nested_and_mixed_values_as_json() {
     room.table("t", "a.ndjson", FileFormat::Ndjson);
     let stream = room.open_table("t").unwrap();
     assert_eq!(names(&stream), ["id", "n", "tags", "mixed", "big", "text", "ok"]);
-    let json: Vec<bool> = stream.schema.fields().iter().map(|field| is_json(field)).collect();
+    let json: Vec<bool> =
+        stream.schema.fields().iter().map(|field| field.metadata().contains_key(EXTENSION_NAME)).collect();
     assert_eq!(json, [false, false, true, true, true, false, false]);
     assert_eq!(
         rows(stream),
@@ -578,9 +579,10 @@ fn statement_that_fails_half_way_is_an_error_item() {
 fn numbers_of_the_first_rows_are_widened() {
     let room = Room::new();
     let spec = database(&room, "");
-    let stream = room.open(&spec, &sql("SELECT 1 AS a, 1 AS b, NULL AS c UNION ALL SELECT 2.5, 'x', NULL")).unwrap();
+    let mut stream =
+        room.open(&spec, &sql("SELECT 1 AS a, 1 AS b, NULL AS c UNION ALL SELECT 2.5, 'x', NULL")).unwrap();
     assert_eq!(types(&stream), [DataType::Float64, DataType::Utf8, DataType::Null]);
-    let batch = stream.batches.into_iter().next().unwrap().unwrap();
+    let batch = stream.batches.next().unwrap().unwrap();
     assert_eq!(batch.column(0).as_primitive::<Float64Type>().values(), &[1.0, 2.5]);
     assert_eq!(batch.column(1).as_string::<i32>().value(0), "1");
     let error = error_of(room.open(&spec, &sql("SELECT x'00' AS a UNION ALL SELECT 1")));

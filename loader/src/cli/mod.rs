@@ -1,0 +1,200 @@
+//! The command line: what people and scripts type.
+//!
+//! Results go to standard output, progress and problems to standard error. With `--json`, standard output holds one
+//! JSON object a line and nothing else. Exit codes: 0 done, 1 failed, 2 wrong usage or project, 3 some rows were
+//! rejected, 4 stopped by a guard, 5 the sync is being run by another loader.
+
+mod history;
+mod init;
+mod output;
+mod plan;
+mod progress;
+mod run;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use larder_types::names::SyncName;
+use tracing_subscriber::EnvFilter;
+
+use crate::project::suggest::hint;
+use crate::project::{Problem, Project, SyncSpec};
+use crate::run::ExitClass;
+use output::{complain, say};
+
+/// Syncs the rows of a warehouse into the collections of a Larder cluster.
+#[derive(Debug, Parser)]
+#[command(name = "larder-loader", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a small working project to start from. Nothing is overwritten.
+    Init {
+        /// The folder; made if it is not there.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Check the whole project: its files, its sources, every column and template. Sends nothing.
+    Validate(InProject),
+    /// Show what a run would add, change and remove, and what a guard would say. Sends nothing.
+    Plan {
+        /// The syncs; all of them if none is named.
+        syncs: Vec<String>,
+        /// Plan to send every row, not only those that changed.
+        #[arg(long)]
+        full: bool,
+        /// How many rows to show of each kind of change.
+        #[arg(long, default_value_t = 3, value_name = "N")]
+        samples: usize,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Run syncs: send what changed since the last run.
+    Run {
+        /// The syncs; all of them, one after the other, if none is named.
+        syncs: Vec<String>,
+        /// Send every row and sweep from the cluster what this sync wrote before and the query no longer has.
+        #[arg(long)]
+        full: bool,
+        /// Let the run remove more rows than the guard allows.
+        #[arg(long)]
+        accept_removals: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// List runs, the newest first.
+    History {
+        /// Only the runs of this sync.
+        sync: Option<String>,
+        /// How many runs to list.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        limit: usize,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// List the rejected rows of a run. Shows primary keys.
+    Rejects {
+        /// The run's id, as `run` and `history` print it.
+        run: String,
+        #[command(flatten)]
+        shown: Shown,
+    },
+}
+
+#[derive(Debug, Args)]
+struct InProject {
+    /// The project's folder.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    project: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Shown {
+    #[command(flatten)]
+    project: InProject,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program: reads the arguments of the process, does what they say, and tells the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    // Wrong usage ends here, with exit code 2.
+    let arguments = Arguments::parse();
+    ExitCode::from(dispatch(arguments.command).code())
+}
+
+fn dispatch(command: Command) -> ExitClass {
+    match command {
+        Command::Init { dir } => init::init(&dir),
+        Command::Validate(place) => with_project(&place.project, validate::validate),
+        Command::Plan { syncs, full, samples, shown } => with_project(&shown.project.project, |project| {
+            with_syncs(project, &syncs, |syncs| plan::plan(project, syncs, full, samples, shown.json))
+        }),
+        Command::Run { syncs, full, accept_removals, shown } => with_project(&shown.project.project, |project| {
+            let options = crate::run::RunOptions { full, accept_removals };
+            with_syncs(project, &syncs, |syncs| run::run(project, syncs, options, shown.json))
+        }),
+        Command::History { sync, limit, shown } => with_project(&shown.project.project, |project| {
+            let named: Vec<String> = sync.into_iter().collect();
+            with_syncs(project, &named, |syncs| {
+                let sync = if named.is_empty() { None } else { syncs.first().map(|sync| &sync.name) };
+                history::history(project, sync, limit, shown.json)
+            })
+        }),
+        Command::Rejects { run, shown } => {
+            with_project(&shown.project.project, |project| history::rejects(project, &run, shown.json))
+        }
+    }
+}
+
+/// Loads the project, or says everything that is wrong with it.
+fn with_project(root: &Path, action: impl FnOnce(&Project) -> ExitClass) -> ExitClass {
+    match Project::load(root) {
+        Ok(project) => {
+            project.warnings.iter().for_each(|warning| complain(format_args!("warning: {warning}")));
+            action(&project)
+        }
+        Err(problems) => refuse(&problems.0),
+    }
+}
+
+fn refuse(problems: &[Problem]) -> ExitClass {
+    problems.iter().for_each(|problem| complain(format_args!("error: {problem}")));
+    let count = problems.len();
+    complain(format_args!("{count} {}", if count == 1 { "problem" } else { "problems" }));
+    ExitClass::Config
+}
+
+/// Finds the named syncs, or takes all of them if none is named.
+fn with_syncs(project: &Project, names: &[String], action: impl FnOnce(&[&SyncSpec]) -> ExitClass) -> ExitClass {
+    let mut syncs: Vec<&SyncSpec> = Vec::new();
+    for name in names {
+        match SyncName::new(name).ok().and_then(|name| project.syncs.get(&name)) {
+            Some(sync) if syncs.iter().any(|other| other.name == sync.name) => {}
+            Some(sync) => syncs.push(sync),
+            None => {
+                let hint = hint(name, project.syncs.keys().map(SyncName::as_str));
+                complain(format_args!("error: there is no sync `{name}`; {hint}"));
+                return ExitClass::Config;
+            }
+        }
+    }
+    if names.is_empty() {
+        syncs.extend(project.syncs.values());
+    }
+    action(&syncs)
+}
+
+/// The exit of several syncs: that of the worst one.
+fn worst(exits: impl IntoIterator<Item = ExitClass>) -> ExitClass {
+    const FROM_BEST: [ExitClass; 6] = [
+        ExitClass::Ok,
+        ExitClass::Partial,
+        ExitClass::Blocked,
+        ExitClass::Locked,
+        ExitClass::Config,
+        ExitClass::Failed,
+    ];
+    let rank = |exit: &ExitClass| FROM_BEST.iter().position(|other| other == exit);
+    exits.into_iter().max_by_key(rank).unwrap_or(ExitClass::Ok)
+}
+
+/// Prints a value as one line of JSON.
+fn say_json(value: &impl serde::Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => say(text),
+        Err(error) => complain(format_args!("error: the result cannot be written as JSON: {error}")),
+    }
+}

@@ -1,0 +1,72 @@
+//! `run`: sends what changed.
+
+use serde::Serialize;
+
+use super::output::{complain, counts, duration, rows, say};
+use super::plan::rejection_line;
+use super::progress::Watch;
+use super::{say_json, worst};
+use crate::project::{Project, SyncSpec};
+use crate::run::{self, ExitClass, RunError, RunOptions, RunReport};
+
+/// Rejected rows that are shown; all of them are in the history.
+const SHOWN_REJECTIONS: usize = 5;
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct Line<'a> {
+    sync: &'a str,
+    exit_code: u8,
+    error: Option<String>,
+    run: Option<&'a RunReport>,
+}
+
+/// Runs the syncs one after the other; one that fails does not keep the others from running.
+pub(super) fn run(project: &Project, syncs: &[&SyncSpec], options: RunOptions, json: bool) -> ExitClass {
+    if project.cluster.key.0.is_empty() {
+        complain("error: `cluster.key` of larder.yml is empty; set the variable that it names");
+        return ExitClass::Config;
+    }
+    worst(syncs.iter().map(|sync| {
+        let watch = Watch::new(sync.name.as_str());
+        let result = run::run(project, &sync.name, options, &watch);
+        drop(watch);
+        let exit = result.as_ref().map_or_else(RunError::exit_class, RunReport::exit_class);
+        let report = result.as_ref().map_or_else(RunError::report, Some);
+        let error = result.as_ref().err().map(ToString::to_string);
+        if json {
+            say_json(&Line { sync: sync.name.as_str(), exit_code: exit.code(), error, run: report });
+        } else {
+            print(sync, report, error.as_deref());
+        }
+        exit
+    }))
+}
+
+fn print(sync: &SyncSpec, report: Option<&RunReport>, error: Option<&str>) {
+    if let Some(report) = report {
+        remarks(report);
+    }
+    if let Some(error) = error {
+        complain(format_args!("{}: error: {error}", sync.name));
+    }
+    if let Some(report) = report {
+        let counts = counts(&report.rows);
+        say(format_args!("{}: {counts} in {}", report.sync, duration(report.seconds)));
+    }
+}
+
+fn remarks(report: &RunReport) {
+    let name = &report.sync;
+    if let Some(reason) = report.resend {
+        complain(format_args!("{name}: {}", reason.as_str()));
+    }
+    report.notes.iter().for_each(|note| complain(format_args!("{name}: {note}")));
+    for rejection in report.rejections.iter().take(SHOWN_REJECTIONS) {
+        complain(format_args!("{name}: {}", rejection_line(rejection)));
+    }
+    if report.rows.rejected > 0 {
+        let rejected = rows(report.rows.rejected);
+        complain(format_args!("{name}: {rejected} rejected; see them with `larder-loader rejects {}`", report.id));
+    }
+}

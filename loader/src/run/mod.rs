@@ -1,7 +1,14 @@
 //! Runs: one execution of a sync from the query to the acknowledged state.
 //!
-//! CONTRACT STUB: signatures for the command line; may be added to, not broken.
+//! [`plan`] and [`run`] share everything up to the decision (module `prepare`); only [`run`] talks to the cluster (module
+//! `execute`). All blocking: a run has threads of its own for mapping and for sending.
 
+mod execute;
+mod guard;
+mod plan;
+mod prepare;
+mod produce;
+mod rejections;
 mod report;
 
 use larder_types::names::SyncName;
@@ -10,7 +17,13 @@ pub use report::{
     ExitClass, HistoryEntry, Outcome, PlanReport, Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample,
 };
 
-use crate::project::Project;
+use self::execute::{Setup, execute};
+use self::prepare::Tuning;
+use crate::mapping::{self, Mapping, Problem};
+use crate::project::{Project, SyncSpec};
+use crate::push::client::Client;
+use crate::source::{self, RowStream};
+use crate::state::{Interrupted, State, StateError, SyncState};
 
 /// Which part of a run is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +133,11 @@ pub fn plan(
     options: PlanOptions,
     progress: &dyn Progress,
 ) -> Result<PlanReport, RunError> {
-    todo!()
+    let spec = find(project, sync)?;
+    let (_, held, _) = hold(project, sync, options.full)?;
+    let (rows, mapping) = open(project, spec)?;
+    plan::plan(spec, &mapping, &held, rows, options, progress)
+        .map_err(|message| RunError::Failed { message, report: None })
 }
 
 /// Runs `sync`: reads its rows, finds what changed since the acknowledged state, and sends it. Blocking.
@@ -133,7 +150,24 @@ pub fn run(
     options: RunOptions,
     progress: &dyn Progress,
 ) -> Result<RunReport, RunError> {
-    todo!()
+    run_tuned(project, sync, options, progress, Tuning::default())
+}
+
+fn run_tuned(
+    project: &Project,
+    sync: &SyncName,
+    options: RunOptions,
+    progress: &dyn Progress,
+    tuning: Tuning,
+) -> Result<RunReport, RunError> {
+    let spec = find(project, sync)?;
+    let client =
+        Client::new(&project.cluster, spec, tuning.retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
+    let (state, held, interrupted) = hold(project, sync, options.full)?;
+    let notes = interrupted.iter().map(note_of_interrupted).collect();
+    let (rows, mapping) = open(project, spec)?;
+    let setup = Setup { spec, options, progress, tuning, client, mapping, notes };
+    execute(setup, state, held, rows)
 }
 
 /// The newest runs first, of one sync or of all.
@@ -141,7 +175,8 @@ pub fn run(
 /// # Errors
 /// When the state directory cannot be read.
 pub fn history(project: &Project, sync: Option<&SyncName>, limit: usize) -> Result<Vec<HistoryEntry>, RunError> {
-    todo!()
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    state.database.history(sync, limit).map_err(failed)
 }
 
 /// The rejected rows that were kept of one run, by its id.
@@ -149,5 +184,51 @@ pub fn history(project: &Project, sync: Option<&SyncName>, limit: usize) -> Resu
 /// # Errors
 /// When the state directory cannot be read or holds no such run.
 pub fn rejected(project: &Project, run: &str) -> Result<Vec<Rejection>, RunError> {
-    todo!()
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    let missing = || RunError::Config(vec![format!("there is no run `{run}`; `larder-loader history` lists them")]);
+    state.database.rejected(run).map_err(failed)?.ok_or_else(missing)
+}
+
+fn find<'a>(project: &'a Project, sync: &SyncName) -> Result<&'a SyncSpec, RunError> {
+    project.syncs.get(sync).ok_or_else(|| {
+        let known: Vec<&str> = project.syncs.keys().map(SyncName::as_str).collect();
+        RunError::Config(vec![format!("there is no sync `{sync}`; the project has: {}", known.join(", "))])
+    })
+}
+
+fn hold(project: &Project, sync: &SyncName, full: bool) -> Result<(State, SyncState, Option<Interrupted>), RunError> {
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    match state.hold(sync, full) {
+        Ok((held, interrupted)) => Ok((state, held, interrupted)),
+        Err(StateError::Locked(sync)) => Err(RunError::Locked(sync)),
+        Err(error @ (StateError::Journal(_) | StateError::Snapshot(_))) => Err(RunError::Failed {
+            message: format!("{error}; `larder-loader run {sync} --full` sends every row and makes a new state"),
+            report: None,
+        }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Opens the source and compiles the mapping against its columns.
+fn open(project: &Project, spec: &SyncSpec) -> Result<(RowStream, Mapping), RunError> {
+    let source = project
+        .sources
+        .get(&spec.source)
+        .ok_or_else(|| RunError::Config(vec![format!("sync `{}`: there is no source `{}`", spec.name, spec.source)]))?;
+    let rows = source::open(project, source, &spec.model)
+        .map_err(|error| RunError::Failed { message: format!("sync `{}`: {error}", spec.name), report: None })?;
+    let mapping = mapping::compile(spec, &rows.schema)
+        .map_err(|problems| RunError::Config(problems.iter().map(Problem::to_string).collect()))?;
+    Ok((rows, mapping))
+}
+
+fn note_of_interrupted(run: &Interrupted) -> String {
+    format!(
+        "run {} was cut off after {} of {} rows it had sent were acknowledged; this run sends what is missing",
+        run.run, run.acknowledged, run.sent
+    )
+}
+
+fn failed(error: StateError) -> RunError {
+    RunError::Failed { message: error.to_string(), report: None }
 }

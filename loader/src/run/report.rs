@@ -67,8 +67,10 @@ pub enum ResendReason {
     MappingChanged,
     /// The sync now writes to another collection.
     CollectionChanged,
-    /// The cluster did not know the sync: it is new there, or the cluster is.
+    /// The cluster does not know the runs that this loader has recorded: it is another one, or was reset.
     DestinationNew,
+    /// What this loader had recorded of an earlier run was damaged.
+    StateDamaged,
     /// Another loader has run this sync since, so what the cluster holds is not what this loader has recorded.
     Overtaken,
 }
@@ -81,7 +83,8 @@ impl ResendReason {
             Self::FirstRun => "first run",
             Self::MappingChanged => "the mapping changed, so every row is sent again",
             Self::CollectionChanged => "the collection changed, so every row is sent again",
-            Self::DestinationNew => "the cluster did not know this sync, so every row is sent again",
+            Self::DestinationNew => "the cluster does not know this sync's earlier runs, so every row is sent again",
+            Self::StateDamaged => "the recorded state was damaged, so every row is sent again",
             Self::Overtaken => "another loader ran this sync, so every row is sent again",
         }
     }

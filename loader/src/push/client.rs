@@ -1,0 +1,331 @@
+//! The HTTP client: one cluster, one collection, one sync.
+//!
+//! Every request has time limits and is repeated while the cluster may yet take it. All routes used here may be
+//! repeated: PUTs and batches are idempotent, a commit goes on where it stopped, and a run that was opened twice is
+//! fenced off by the second opening.
+
+use std::time::Duration;
+
+use larder_types::api::{
+    ARROW_STREAM, BatchAnswer, FieldSpec, OpenRun, OpenedRun, PutCollection, PutSync, RunInfo, SyncInfo,
+};
+use larder_types::error::{ErrorBody, ErrorCode};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Body, Method, Response, StatusCode, redirect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::retry::{Attempts, RetryPolicy, random};
+use crate::project::{Cluster, Secret, SyncSpec};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For everything but commits: four times what a node gives itself for a batch on a slow disk.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A commit of a full run answers when its sweep is done.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest answer that is read: 10 000 rejected rows with their keys are less.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+
+/// Why a request has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PushError {
+    /// The cluster's address cannot be used.
+    #[error("{0}")]
+    Address(String),
+    /// The cluster said no, and would again.
+    #[error("the cluster refused to {what}: {message} ({status} {code})")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// The word for it.
+        code: String,
+        /// The cluster's message.
+        message: String,
+        /// True if an attempt before this one may have been taken.
+        in_doubt: bool,
+    },
+    /// A field that this sync declares belongs to another.
+    #[error(
+        "field `{field}` of the collection belongs to sync `{owner}`: a field has one owner; drop it from one of the two syncs"
+    )]
+    FieldOwned {
+        /// The field.
+        field: String,
+        /// Its owner.
+        owner: String,
+    },
+    /// A newer run of this sync was opened, so this one can do no more.
+    #[error("a newer run of this sync was opened at the cluster, so this run was stopped: {0}")]
+    Superseded(String),
+    /// The body is larger than the cluster takes.
+    #[error("the cluster finds the batch too large: {0}")]
+    TooLarge(String),
+    /// The cluster could not be asked, or could not answer, for as long as we tried.
+    #[error("gave up trying to {what} after {seconds} s: {last}")]
+    GaveUp {
+        /// What was asked.
+        what: &'static str,
+        /// How long it was tried.
+        seconds: u64,
+        /// What the last attempt ended with.
+        last: String,
+    },
+    /// The answer is not one that this loader understands.
+    #[error("the cluster's answer when asked to {what} makes no sense: {reason}; is it a Larder of a newer version?")]
+    Answer {
+        /// What was asked.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The machine gave no random numbers, no sockets, or the like.
+    #[error("the HTTP client failed: {0}")]
+    Client(String),
+}
+
+/// A client of one sync of one cluster. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    key: Secret,
+    collection_url: String,
+    sync_url: String,
+    policy: RetryPolicy,
+}
+
+/// What the cluster knows of the sync before a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// The generation of its newest run; 0 if it has none.
+    pub(crate) generation: u32,
+    /// Records in which it has fields.
+    pub(crate) records: u64,
+}
+
+enum Attempt {
+    Done(Vec<u8>),
+    Again { asked: Option<Duration>, why: String },
+    Never(PushError),
+}
+
+impl Client {
+    /// # Errors
+    /// When the address is not `http://host[:port]`.
+    pub(crate) fn new(cluster: &Cluster, spec: &SyncSpec, policy: RetryPolicy) -> Result<Self, PushError> {
+        let base = base_url(&cluster.url)?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            // The cluster never redirects, and a proxy of the environment is meant for the web.
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .user_agent(concat!("larder-loader/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| PushError::Client(error.to_string()))?;
+        let collection_url = format!("{base}/v1/collections/{}", spec.collection);
+        let sync_url = format!("{collection_url}/syncs/{}", spec.name);
+        Ok(Self { http, key: cluster.key.clone(), collection_url, sync_url, policy })
+    }
+
+    /// Makes sure that the collection and the sync exist as the project says.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses, for example because another sync owns a field.
+    pub(crate) async fn declare(&self, spec: &SyncSpec) -> Result<Declared, PushError> {
+        let what = "declare the collection";
+        let collection = PutCollection { primary_index: spec.primary_index.clone() };
+        self.json(Method::PUT, &self.collection_url, Some(&collection), what).await?;
+        let what = "declare the sync";
+        let fields = spec.fields.iter().map(|field| FieldSpec { name: field.name.clone(), kind: field.kind }).collect();
+        let sync = PutSync { fields, on_exit: spec.on_exit };
+        let answer = self.json(Method::PUT, &self.sync_url, Some(&sync), what).await?;
+        let info: SyncInfo = parse(&answer, what)?;
+        Ok(Declared { generation: info.generation.0, records: info.records })
+    }
+
+    /// Opens a run; older open runs of the sync can do no more.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses.
+    pub(crate) async fn open_run(&self, run: &OpenRun) -> Result<OpenedRun, PushError> {
+        let what = "open a run";
+        let url = format!("{}/runs", self.sync_url);
+        let answer = self.json(Method::POST, &url, Some(run), what).await?;
+        parse(&answer, what)
+    }
+
+    /// Sends a batch.
+    ///
+    /// # Errors
+    /// [`PushError::TooLarge`], and [`PushError::Refused`] unless in doubt, mean that nothing was applied; after any
+    /// other error it is not known whether the batch was applied.
+    pub(crate) async fn send(&self, run: &str, seq: u32, body: bytes::Bytes) -> Result<BatchAnswer, PushError> {
+        let what = "take a batch";
+        let url = format!("{}/runs/{run}/batches/{seq}", self.sync_url);
+        let answer = self
+            .call(what, || {
+                let request = self.http.post(&url).header(CONTENT_TYPE, ARROW_STREAM);
+                request.body(Body::from(body.clone()))
+            })
+            .await?;
+        parse(&answer, what)
+    }
+
+    /// Closes a run; of a full one the cluster then sweeps what it did not confirm.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses.
+    pub(crate) async fn commit(&self, run: &str) -> Result<RunInfo, PushError> {
+        let what = "commit the run";
+        let url = format!("{}/runs/{run}/commit", self.sync_url);
+        let answer = self.call(what, || self.http.post(&url).timeout(COMMIT_TIMEOUT)).await?;
+        parse(&answer, what)
+    }
+
+    /// Gives a run up; what it has applied stays.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses.
+    pub(crate) async fn abort(&self, run: &str) -> Result<(), PushError> {
+        let url = format!("{}/runs/{run}/abort", self.sync_url);
+        self.call("abort the run", || self.http.post(&url)).await.map(drop)
+    }
+
+    async fn json<T: Serialize>(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<&T>,
+        what: &'static str,
+    ) -> Result<Vec<u8>, PushError> {
+        let body = serde_json::to_vec(&body).map_err(|error| PushError::Client(error.to_string()))?;
+        let request = || {
+            let request = self.http.request(method.clone(), url).header(CONTENT_TYPE, "application/json");
+            request.body(body.clone())
+        };
+        self.call(what, request).await
+    }
+
+    /// Sends a request until it is answered for good.
+    async fn call(
+        &self,
+        what: &'static str,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Result<Vec<u8>, PushError> {
+        let mut attempts = Attempts::new(self.policy);
+        loop {
+            let (asked, why) = match attempt(what, request().bearer_auth(&self.key.0)).await {
+                Attempt::Done(answer) => return Ok(answer),
+                Attempt::Never(mut error) => {
+                    if let PushError::Refused { in_doubt, .. } = &mut error {
+                        *in_doubt = !attempts.is_first();
+                    }
+                    return Err(error);
+                }
+                Attempt::Again { asked, why } => (asked, why),
+            };
+            let Some(delay) = attempts.next_delay(asked, random()) else {
+                return Err(PushError::GaveUp { what, seconds: attempts.elapsed().as_secs(), last: why });
+            };
+            tracing::warn!(what, %why, delay_ms = delay.as_millis(), "the cluster did not answer; trying again");
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+async fn attempt(what: &'static str, request: reqwest::RequestBuilder) -> Attempt {
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_builder() => return Attempt::Never(PushError::Client(error.to_string())),
+        Err(error) => return Attempt::Again { asked: None, why: reason(&error) },
+    };
+    let status = response.status();
+    let asked = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.trim().parse().ok())
+        .map(Duration::from_secs);
+    let body = match read_body(response).await {
+        Ok(Some(body)) => body,
+        Ok(None) => {
+            let reason = format!("it is longer than {MAX_ANSWER_BYTES} bytes");
+            return Attempt::Never(PushError::Answer { what, reason });
+        }
+        Err(error) => return Attempt::Again { asked: None, why: reason(&error) },
+    };
+    if status.is_success() {
+        return Attempt::Done(body);
+    }
+    let error: Option<ErrorBody> = serde_json::from_slice(&body).ok();
+    let (code, message, details) = match error {
+        Some(error) => (error.code, error.message, error.details),
+        None => (String::new(), "the answer has no message".to_owned(), serde_json::Value::Null),
+    };
+    if status.is_server_error() || matches!(status.as_u16(), 408 | 429) {
+        return Attempt::Again { asked, why: format!("{message} ({} {code})", status.as_u16()) };
+    }
+    let member = |name: &str| details.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    Attempt::Never(match (ErrorCode::parse(&code), member("field"), member("owner")) {
+        (Some(ErrorCode::FieldOwnedByOtherSync), Some(field), Some(owner)) => PushError::FieldOwned { field, owner },
+        (Some(ErrorCode::StaleGeneration), ..) => PushError::Superseded(message),
+        _ if status == StatusCode::PAYLOAD_TOO_LARGE => PushError::TooLarge(message),
+        _ => PushError::Refused { what, status: status.as_u16(), code, message, in_doubt: false },
+    })
+}
+
+async fn read_body(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8], what: &'static str) -> Result<T, PushError> {
+    serde_json::from_slice(answer).map_err(|error| PushError::Answer { what, reason: error.to_string() })
+}
+
+/// The innermost reason: `connection refused` and not the layers around it. Addresses hold nothing secret.
+fn reason(error: &reqwest::Error) -> String {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    if error.is_timeout() { format!("no answer in time ({source})") } else { source.to_string() }
+}
+
+fn base_url(url: &str) -> Result<&str, PushError> {
+    let base = url.trim_end_matches('/');
+    if base.starts_with("https://") {
+        return Err(PushError::Address(format!(
+            "the cluster's address {base} asks for TLS, which this loader does not speak; use http:// on a trusted \
+             network or a local TLS proxy"
+        )));
+    }
+    match base.strip_prefix("http://") {
+        Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@']) => Ok(base),
+        _ => Err(PushError::Address(format!("the cluster's address {base} must be http://host:port and nothing else"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_addresses_are_taken() {
+        assert_eq!(base_url("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080");
+        let error = base_url("https://larder.example").unwrap_err().to_string();
+        assert!(error.contains("TLS"), "{error}");
+        for bad in ["", "http://", "larder:8080", "http://a/b", "http://u@a"] {
+            assert!(matches!(base_url(bad), Err(PushError::Address(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Everything up to the decision: rows are read, compared with the acknowledged state, and judged. Nothing is sent.
+
+use larder_types::key::KeyError;
+
+use super::rejections::{Rejections, bad_key};
+use super::report::{Rejection, ResendReason, RowCounts};
+use super::{Phase, Progress};
+use crate::diff::hash::HashSecret;
+use crate::diff::join::{Diff, JoinOptions, MAX_EXAMPLES, join};
+use crate::diff::snapshot::{Snapshot, SnapshotError};
+use crate::diff::spill::{Parts, Spilled};
+use crate::diff::{Intake, SPILL_BYTES};
+use crate::mapping::Mapping;
+use crate::project::{OnDuplicate, SyncSpec};
+use crate::push::retry::RetryPolicy;
+use crate::source::RowStream;
+use crate::state::SyncState;
+
+/// What tests set otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tuning {
+    /// Bytes of rows held in memory before they are spilled.
+    pub(crate) spill_bytes: usize,
+    pub(crate) retry: RetryPolicy,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { spill_bytes: SPILL_BYTES, retry: RetryPolicy::default() }
+    }
+}
+
+/// The acknowledged state that rows are compared with.
+pub(crate) struct Baseline {
+    pub(crate) old: Option<Snapshot>,
+    /// The number of `old`.
+    pub(crate) number: Option<u64>,
+    /// Why every row counts as changed, if so.
+    pub(crate) resend: Option<ResendReason>,
+    pub(crate) secret: HashSecret,
+    pub(crate) note: Option<String>,
+}
+
+/// Rows compared and judged.
+pub(crate) struct Prepared {
+    pub(crate) diff: Diff,
+    pub(crate) counts: RowCounts,
+    pub(crate) rejections: Rejections,
+}
+
+/// Why there is nothing to decide on; a sentence for the user.
+pub(crate) type Failure = String;
+
+impl Baseline {
+    /// Loads the state of a sync. A full run can do without: for it, a damaged state is a note and not an error.
+    pub(crate) fn load(state: &SyncState, spec: &SyncSpec, mapping: &Mapping, full: bool) -> Result<Self, Failure> {
+        let (old, note) = match state.snapshot() {
+            Ok(old) => (old, None),
+            Err(error) if full => (None, Some(format!("{error}; this full run replaces it"))),
+            Err(error) => return Err(with_way_out(&error, spec)),
+        };
+        let resend = match &old {
+            None => Some(ResendReason::FirstRun),
+            Some(old) if old.header().collection != spec.collection.as_str() => Some(ResendReason::CollectionChanged),
+            Some(old) if old.header().fingerprint != mapping.fingerprint() => Some(ResendReason::MappingChanged),
+            Some(_) => state.row.distrust,
+        };
+        // What another collection holds says nothing about this one, not even which keys are there.
+        let old = old.filter(|_| resend != Some(ResendReason::CollectionChanged));
+        let secret = match &old {
+            Some(old) => old.header().secret.clone(),
+            None => HashSecret::random().map_err(|error| format!("no random numbers: {error}"))?,
+        };
+        let number = old.as_ref().and(state.row.snapshot);
+        Ok(Self { old, number, resend, secret, note })
+    }
+
+    /// Whether the hashes of the old state tell what the cluster holds under the present mapping.
+    pub(crate) fn is_known(&self) -> bool {
+        self.old.is_some() && self.resend.is_none()
+    }
+}
+
+/// A damaged state with what to do about it.
+pub(crate) fn with_way_out(error: &SnapshotError, spec: &SyncSpec) -> Failure {
+    match error {
+        SnapshotError::Version { .. } => error.to_string(),
+        _ => format!("{error}; `larder-loader run {} --full` sends every row and makes a new state file", spec.name),
+    }
+}
+
+/// What was seen of bad keys while reading.
+#[derive(Default)]
+struct BadKeys {
+    nulls: u64,
+    null_rows: Vec<u64>,
+}
+
+/// Reads all rows and compares them. `all` keeps unchanged rows for sending too.
+pub(crate) fn prepare(
+    spec: &SyncSpec,
+    mapping: &Mapping,
+    rows: RowStream,
+    baseline: &Baseline,
+    context: Context<'_>,
+) -> Result<Prepared, Failure> {
+    let Context { state, all, progress, tuning } = context;
+    progress.phase(Phase::Reading, None);
+    let known = baseline.old.as_ref().map_or(0, Snapshot::rows);
+    let intake = Intake::new(state.folder(), Parts::for_rows(known), baseline.secret.clone(), tuning.spill_bytes);
+    let mut rejections = Rejections::default();
+    let (spilled, read, bad) = read_rows(spec, mapping, rows, intake, progress, &mut rejections)?;
+    progress.phase(Phase::Comparing, Some(read));
+    let options = JoinOptions { resend: baseline.resend.is_some(), all, budget: tuning.spill_bytes };
+    let diff = join(spilled, baseline.old.as_ref(), state.folder(), options).map_err(|error| match error {
+        crate::diff::join::DiffError::Snapshot(error) => with_way_out(&error, spec),
+        other => other.to_string(),
+    })?;
+    judge_keys(spec, &bad, &diff, &mut rejections)?;
+    let counts = RowCounts {
+        read,
+        added: diff.added,
+        changed: diff.changed,
+        removed: diff.removed,
+        unchanged: diff.unchanged,
+        rejected: rejections.count,
+    };
+    Ok(Prepared { diff, counts, rejections })
+}
+
+/// What preparing works with, beside the rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) state: &'a SyncState,
+    /// Keep unchanged rows too, to be sent.
+    pub(crate) all: bool,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) tuning: Tuning,
+}
+
+fn read_rows(
+    spec: &SyncSpec,
+    mapping: &Mapping,
+    rows: RowStream,
+    mut intake: Intake,
+    progress: &dyn Progress,
+    rejections: &mut Rejections,
+) -> Result<(Spilled, u64, BadKeys), Failure> {
+    let mut read = 0;
+    let mut bad = BadKeys::default();
+    let mut cells = Vec::new();
+    for batch in rows.batches {
+        let batch = batch.map_err(|error| format!("reading stopped after {read} rows: {error}"))?;
+        let reader = mapping.reader(&batch).map_err(|error| format!("the source's rows cannot be read: {error}"))?;
+        for row in 0..batch.num_rows() {
+            read += 1;
+            match reader.key(row) {
+                Ok(key) => {
+                    cells.clear();
+                    reader.encode(row, &mut cells);
+                    intake.add(read, &key, &cells).map_err(|error| error.to_string())?;
+                }
+                Err(KeyError::Null) => {
+                    bad.nulls += 1;
+                    if bad.null_rows.len() < MAX_EXAMPLES {
+                        bad.null_rows.push(read);
+                    }
+                }
+                Err(error) => rejections.add(bad_key(read, &spec.key, error)),
+            }
+        }
+        progress.advance(batch.num_rows() as u64);
+    }
+    Ok((intake.finish(), read, bad))
+}
+
+/// Null keys and duplicates fail the run, or are rejected, as the sync says.
+fn judge_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff, rejections: &mut Rejections) -> Result<(), Failure> {
+    if bad.nulls == 0 && diff.duplicate_rows == 0 {
+        return Ok(());
+    }
+    if spec.on_duplicate == OnDuplicate::Fail {
+        return Err(describe_bad_keys(spec, bad, diff));
+    }
+    let column = &spec.key;
+    for row in &bad.null_rows {
+        rejections.kept.push(bad_key(*row, column, KeyError::Null));
+    }
+    for duplicate in &diff.duplicates {
+        for row in duplicate.rows {
+            rejections.kept.push(Rejection {
+                key: Some(duplicate.key.clone()),
+                row: Some(row),
+                field: None,
+                code: "duplicate_key".to_owned(),
+                message: format!("column `{column}`: the key comes more than once"),
+            });
+        }
+    }
+    rejections.add_unnamed(bad.nulls + diff.duplicate_rows);
+    Ok(())
+}
+
+fn describe_bad_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff) -> Failure {
+    let mut found = Vec::new();
+    if bad.nulls > 0 {
+        let rows: Vec<String> = bad.null_rows.iter().map(u64::to_string).collect();
+        found.push(format!("{} rows have no key (row {}{})", bad.nulls, rows.join(", "), more(bad.nulls, rows.len())));
+    }
+    if diff.duplicate_rows > 0 {
+        let examples: Vec<String> = diff
+            .duplicates
+            .iter()
+            .map(|duplicate| format!("`{}` in rows {} and {}", duplicate.key, duplicate.rows[0], duplicate.rows[1]))
+            .collect();
+        found.push(format!("{} rows share their key with another ({})", diff.duplicate_rows, examples.join(", ")));
+    }
+    format!(
+        "sync `{}`: the key column `{}` does not name rows: {}; make it unique in the query, or set on_duplicate: skip \
+         to leave such rows out",
+        spec.name,
+        spec.key,
+        found.join("; ")
+    )
+}
+
+fn more(count: u64, named: usize) -> &'static str {
+    if count > named as u64 { ", …" } else { "" }
+}

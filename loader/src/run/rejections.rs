@@ -1,0 +1,46 @@
+//! Rejected rows: all are counted, the first are kept.
+
+use larder_types::key::KeyError;
+
+use super::report::Rejection;
+
+/// Rejected rows that a run keeps: enough to find the cause, few enough for the history to stay small.
+pub(crate) const MAX_KEPT: usize = 1000;
+
+/// The rejected rows of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Rejections {
+    pub(crate) count: u64,
+    pub(crate) kept: Vec<Rejection>,
+}
+
+impl Rejections {
+    pub(crate) fn add(&mut self, rejection: Rejection) {
+        self.count += 1;
+        if self.kept.len() < MAX_KEPT {
+            self.kept.push(rejection);
+        }
+    }
+
+    /// Counts rows of which only some are named.
+    pub(crate) fn add_unnamed(&mut self, count: u64) {
+        self.count += count;
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.count += other.count;
+        let room = MAX_KEPT - self.kept.len();
+        self.kept.extend(other.kept.into_iter().take(room));
+    }
+}
+
+/// A row whose key cannot be one.
+pub(crate) fn bad_key(row: u64, column: &str, error: KeyError) -> Rejection {
+    Rejection {
+        key: None,
+        row: Some(row),
+        field: None,
+        code: "invalid_key".to_owned(),
+        message: format!("column `{column}`: {error}"),
+    }
+}

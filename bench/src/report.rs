@@ -11,6 +11,9 @@ use crate::tally::{Percentiles, Tally};
 /// A generator that used more of its processor than this may have been what limited the figures.
 pub(crate) const BUSY: f64 = 0.9;
 
+/// In a closed loop one side at least is busy, unless other work takes the processors from both.
+pub(crate) const IDLE: f64 = 0.8;
+
 /// How requests were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,6 +133,12 @@ impl Report {
             warnings.push(format!("{refused} answers have a status of 400 or more; they count in the latencies"));
         }
         if self.mode == Mode::ClosedLoop {
+            if let (Some(server), Some(generator)) = (self.server_cpu, self.generator_cpu)
+                && server.cores.max(generator.cores) < IDLE
+            {
+                warnings
+                    .push("neither side was busy: other work had the processors, or too few connections".to_owned());
+            }
             warnings.push("a closed loop hides stalls: quote its rate, never its latencies".to_owned());
         }
         self.warnings = warnings;
@@ -265,6 +274,18 @@ mod tests {
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].contains(word), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_closed_loop_in_which_nobody_was_busy_is_doubted() {
+        let found = |server_cores| {
+            warnings(|r| {
+                r.mode = Mode::ClosedLoop;
+                r.server_cpu = Some(Cpu { cores: server_cores, micros_per_request: 9.0 });
+            })
+        };
+        assert!(found(0.5)[0].contains("neither side was busy"), "{:?}", found(0.5));
+        assert!(!found(0.95)[0].contains("neither side was busy"), "{:?}", found(0.95));
     }
 
     #[test]

@@ -8,10 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::affinity::Split;
-use crate::report::BUSY;
-
-/// In a closed loop one side at least is busy, unless other work takes the processors from both.
-const IDLE: f64 = 0.8;
+use crate::report::{BUSY, IDLE};
 
 /// The servers of a comparison, in the order of columns.
 pub(crate) const SERVERS: [&str; 3] = ["larder-server", "bare hyper", "bare hyper again"];

@@ -151,6 +151,12 @@ impl FakeDisk {
         self.state().faults.push(Fault { operation, after, times, kind });
     }
 
+    /// Whether every error that was ordered has happened.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.state().faults.iter().all(|fault| fault.times == 0)
+    }
+
     /// Limits the bytes of all files; `None` lifts the limit. What would exceed it fails with `StorageFull`.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;

@@ -219,7 +219,7 @@ impl Writer {
 
     /// Tells everyone in this round, and whoever comes until the log is closed, that the log has failed.
     fn refuse(&self, round: Vec<Message>, closing: bool) {
-        let later = self.receiver.iter().take_while(|_| !closing);
+        let later = (!closing).then(|| self.receiver.iter()).into_iter().flatten();
         for message in round.into_iter().chain(later) {
             match message {
                 Message::Write { waiter: Some(waiter), .. } => waiter.tell(self.shared.failure.check()),

@@ -1,13 +1,18 @@
-//! Tests of the log.
+//! Tests of the log, by what they break: nothing (`model`), the process or the power (`crash`), bytes (`damage`), the
+//! disk's promises (`faults`). `golden` pins the format.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::*;
 use crate::disk::FakeDisk;
 
+mod crash;
+mod damage;
+mod faults;
+mod golden;
+mod model;
 mod operations;
 
 const DIR: &str = "log";
@@ -32,7 +37,7 @@ fn id(index: u64, term: u64) -> LogId {
 
 /// An entry whose payload follows from its id and length, so that a mix-up shows.
 fn entry(index: u64, term: u64, bytes: usize) -> LogEntry {
-    let payload: Vec<u8> = (0..bytes).map(|at| (index * 31 + term * 7 + at as u64) as u8).collect();
+    let payload: Vec<u8> = (0..bytes).map(|at| (index * 31 + term * 7 + at as u64).to_le_bytes()[0]).collect();
     let kind = if bytes == 0 { EntryKind::Blank } else { EntryKind::Command };
     LogEntry { id: id(index, term), kind, payload: payload.into() }
 }
@@ -63,7 +68,7 @@ fn append(group: &GroupLog, entries: Vec<LogEntry>) -> io::Result<()> {
 
 fn vote(group: &GroupLog, term: u64) -> io::Result<()> {
     let (done, receipt) = Receipt::new();
-    group.save_vote(Vote { term, candidate: ReplicaId(term % 3), committed: term % 2 == 0 }, done);
+    group.save_vote(Vote { term, candidate: ReplicaId(term % 3), committed: term.is_multiple_of(2) }, done);
     receipt.wait()
 }
 

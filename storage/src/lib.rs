@@ -1,9 +1,12 @@
 //! One node's memory and disk: lock-free tables of records, the log that all Raft groups share, snapshots, and the
 //! `Disk` trait below them. No tokio, no hyper, no openraft.
 
+mod arena;
 pub mod command;
 pub mod disk;
 pub mod log;
 pub mod record;
 pub mod shard;
 pub mod snapshot;
+mod sync;
+mod table;

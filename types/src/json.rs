@@ -195,7 +195,7 @@ pub fn write_float(float: f64, out: &mut String) {
 /// Appends `text` as a JSON string, quoted and escaped.
 pub fn write_string(text: &str, out: &mut impl fmt::Write) {
     // The sinks are strings and buffers that grow, which cannot fail.
-    let mut put = |text: &str| drop(out.write_str(text));
+    let mut put = |text: &str| out.write_str(text).unwrap_or_default();
     put("\"");
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {

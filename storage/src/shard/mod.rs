@@ -1,15 +1,39 @@
 //! A shard's state: its collections' tables, what it remembers of runs, and how entries change them.
 //!
-//! CONTRACT STUB: signatures for the other crates; the owner of `storage/` may add to, but not break, them.
-//!
 //! One writer (`Shard`, owned by whoever applies), many readers (`ShardReader`, cheap to clone, never blocks, never
-//! retries for ever). Apply reads only the entry and the state: no clock, no configuration, no randomness.
+//! retries for ever).
+//!
+//! Invariants:
+//! 1. Apply reads only the entry and the state: no clock, no configuration, no randomness, no order of a hash map. Equal
+//!    entries make equal states on all replicas.
+//! 2. A part of a batch is applied once: the shard remembers for the newest generation of each sync which parts it has
+//!    applied and what they did, and answers a repeat from memory.
+//! 3. A reader that has seen an applied index sees everything that entries up to it have done.
+//! 4. A frozen shard is the state at one index, whatever is applied later; it keeps the memory that it needs.
 
-use larder_types::hash::KeyHash;
-use larder_types::ids::{CollectionId, Generation, Micros, ShardId, SyncSlot};
+mod frozen;
+mod meta;
+#[cfg(all(test, not(loom)))]
+mod model_tests;
+mod reader;
+mod records;
+mod restore;
+mod runs;
+mod state;
+#[cfg(all(test, not(loom)))]
+mod stress_tests;
 
+use std::sync::Arc;
+
+use larder_types::ids::{CollectionId, ShardId, SyncSlot};
+
+pub use self::frozen::FrozenShard;
+pub use self::reader::ShardReader;
+use self::reader::Shared;
+use self::state::State;
 use crate::command::Outcome;
-use crate::record::Dictionary;
+use crate::command::decode::decode;
+pub use crate::record::{GroupInfo, RecordView};
 
 /// What distinguishes one shard from another.
 #[derive(Debug, Clone, Copy)]
@@ -36,16 +60,6 @@ pub enum ShardError {
     Snapshot(&'static str),
 }
 
-/// The writer's side of a shard.
-pub struct Shard {}
-
-/// A shard as it was at one log index, to be written to a snapshot while the shard goes on.
-pub struct FrozenShard {}
-
-/// The readers' side of a shard.
-#[derive(Clone)]
-pub struct ShardReader {}
-
 /// Numbers of one collection in one shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectionStats {
@@ -57,17 +71,32 @@ pub struct CollectionStats {
     pub records_of: Vec<(SyncSlot, u64)>,
 }
 
+/// The writer's side of a shard.
+pub struct Shard {
+    options: ShardOptions,
+    shared: Arc<Shared>,
+    state: State,
+}
+
 impl Shard {
     /// An empty shard.
     #[must_use]
     pub fn new(options: ShardOptions) -> Self {
-        todo!()
+        let state = State::new(options.hash_seed);
+        Self { options, shared: Arc::new(Shared::new(state.view())), state }
     }
 
-    /// A handle for readers. It stays valid when a snapshot is restored into the shard.
+    /// Which shard of the cluster this is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.options.id
+    }
+
+    /// A handle for readers. It stays valid when a snapshot is restored into the shard, and shows the last state when
+    /// the shard is gone.
     #[must_use]
     pub fn reader(&self) -> ShardReader {
-        todo!()
+        ShardReader::new(self.shared.clone())
     }
 
     /// Applies the entry with this log index. The index becomes the version of the records it changes.
@@ -75,114 +104,44 @@ impl Shard {
     /// # Errors
     /// When the bytes are no entry; the state is then as before and the replica must stop.
     pub fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Outcome, ShardError> {
-        todo!()
+        let command = decode(entry).map_err(|error| ShardError::Command { index, what: error.0 })?;
+        let outcome = self.state.apply(index, command, &self.shared);
+        self.state.advance(index);
+        Ok(outcome)
     }
 
     /// Notes that the log has passed an entry that does not concern the state (blank, membership).
     pub fn advance(&mut self, index: u64) {
-        todo!()
+        self.state.advance(index);
     }
 
     /// The shard as it is now, in microseconds: pages are shared and copied by the writer when it next touches them.
     pub fn freeze(&mut self) -> FrozenShard {
-        todo!()
+        FrozenShard::of(&mut self.state)
     }
 
     /// Replaces the whole state by a snapshot's. Readers see the old state until the new one is complete.
     ///
     /// # Errors
     /// When the content breaks the format; the state is then as before.
-    pub fn restore<'a>(
-        &mut self,
-        meta: &[u8],
-        blocks: &mut dyn Iterator<Item = &'a [u8]>,
-    ) -> Result<(), ShardError> {
-        todo!()
+    pub fn restore<'a>(&mut self, meta: &[u8], blocks: &mut dyn Iterator<Item = &'a [u8]>) -> Result<(), ShardError> {
+        let state = restore::restore(self.options.hash_seed, meta, blocks).map_err(|e| ShardError::Snapshot(e.0))?;
+        self.shared.show(state.view());
+        // The old state goes only now that no new reader can reach it.
+        self.state = state;
+        Ok(())
     }
 
     /// The collections of which this shard holds anything.
     #[must_use]
     pub fn collections(&self) -> Vec<CollectionId> {
-        todo!()
+        self.state.collections().collect()
     }
 }
 
-impl FrozenShard {
-    /// The log index at which the shard was frozen.
-    #[must_use]
-    pub fn applied(&self) -> u64 {
-        todo!()
-    }
-
-    /// Everything but the records, encoded: goes into the snapshot's header.
-    #[must_use]
-    pub fn meta(&self) -> Vec<u8> {
-        todo!()
-    }
-
-    /// The records, in blocks of at most 1 MiB.
-    pub fn blocks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        std::iter::empty()
-    }
-}
-
-impl ShardReader {
-    /// Looks a record up and shows it to `visit`, or returns `None` if the shard holds no such record. `hash` must be
-    /// the key's placement hash.
-    pub fn get<R>(
-        &self,
-        collection: CollectionId,
-        hash: KeyHash,
-        key: &[u8],
-        visit: impl FnOnce(RecordView<'_>) -> R,
-    ) -> Option<R> {
-        todo!()
-    }
-
-    /// The log index of the last entry applied.
-    #[must_use]
-    pub fn applied(&self) -> u64 {
-        todo!()
-    }
-
-    /// Numbers of a collection; zeros if the shard holds nothing of it.
-    #[must_use]
-    pub fn stats(&self, collection: CollectionId) -> CollectionStats {
-        todo!()
-    }
-}
-
-/// A record at one version, valid while it is being visited.
-pub struct RecordView<'a> {
-    bytes: &'a [u8],
-}
-
-/// What a sync last did to a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupInfo {
-    /// The sync.
-    pub slot: SyncSlot,
-    /// The generation of the run that last touched the record.
-    pub generation: Generation,
-    /// When it did.
-    pub updated_at: Micros,
-}
-
-impl RecordView<'_> {
-    /// The log index of the record's last patch.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        todo!()
-    }
-
-    /// The syncs that have fields in the record.
-    pub fn groups(&self) -> impl Iterator<Item = GroupInfo> + '_ {
-        std::iter::empty()
-    }
-
-    /// Appends the record as a JSON object: fields in order of slot and field id, those that the dictionary does not
-    /// know left out. `only` limits it to some fields.
-    pub fn write_json(&self, dictionary: &Dictionary, only: Option<&[larder_types::ids::FieldId]>, out: &mut Vec<u8>) {
-        todo!()
+impl Drop for Shard {
+    fn drop(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::new(self.options.hash_seed));
+        self.shared.keep(state);
     }
 }

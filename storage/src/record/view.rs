@@ -1,0 +1,81 @@
+//! What a lookup shows of a record.
+//!
+//! Invariant: a view joins one version of the record with one state of the collection's clears, so that all that is
+//! read through it belongs together.
+
+use larder_types::ids::{FieldId, Generation, Micros, SyncSlot};
+
+use super::clears::Clears;
+use super::dictionary::Dictionary;
+use super::fields::Fields;
+use super::row::{Group, Row};
+use super::value::Encoded;
+
+/// A record at one version, valid while it is being visited.
+pub struct RecordView<'a> {
+    row: Row<'a>,
+    clears: &'a Clears,
+}
+
+/// What a sync last did to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// The sync.
+    pub slot: SyncSlot,
+    /// The generation of the run that last touched the record.
+    pub generation: Generation,
+    /// When it did: the whole second in which the batch arrived.
+    pub updated_at: Micros,
+}
+
+impl<'a> RecordView<'a> {
+    pub(crate) fn new(row: Row<'a>, clears: &'a Clears) -> Self {
+        Self { row, clears }
+    }
+
+    /// The log index of the record's last change: a patch that changed a value, or the clearing of a sync that had
+    /// fields in it.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.row.version(self.clears)
+    }
+
+    /// The syncs that have fields in the record, in order of slot.
+    pub fn groups(&self) -> impl Iterator<Item = GroupInfo> + '_ {
+        self.row.live(self.clears).map(|group| GroupInfo {
+            slot: group.slot,
+            generation: group.generation,
+            updated_at: group.updated_at(),
+        })
+    }
+
+    /// Appends the record as a JSON object: fields in order of slot and field id, those that the dictionary does not
+    /// know left out. `only` limits it to some fields.
+    pub fn write_json(&self, dictionary: &Dictionary, only: Option<&[FieldId]>, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let start = out.len();
+        self.for_each(|_, id, value| {
+            let Some(name) = dictionary.rendered(id) else { return };
+            if only.is_some_and(|ids| !ids.contains(&id)) {
+                return;
+            }
+            if out.len() > start {
+                out.push(b',');
+            }
+            out.extend_from_slice(name);
+            value.write_json(out);
+        });
+        out.push(b'}');
+    }
+
+    /// Shows every field, in order of slot and field id.
+    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Group<'a>, FieldId, Encoded<'a>)) {
+        for group in self.row.live(self.clears) {
+            let mut fields = Fields::new(group.fields);
+            while let Some((id, value)) = fields.step().expect("a record that was checked can be walked") {
+                visit(&group, id, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Everything of a shard but its records, as bytes in the header of its snapshot.
+//!
+//! Numbers are varints (see `record::cursor`) unless a width is given.
+//!
+//! ```text
+//! meta       := version u8, 1 | applied index | number of collections | collection*
+//! collection := id | number of records | number of clears | clear* | number of runs | run*
+//! clear      := slot u8 | count | log index of the last
+//! run        := slot u8 | generation | number of batches | batch*
+//! batch      := seq | number of parts | outcome*
+//! outcome    := added | changed | unchanged | removed | number of patches refused | number of such a patch*
+//! ```
+//! Collections, slots, batches and numbers of patches ascend. The records of the blocks belong to the collections in
+//! this order, each taking as many as it says.
+//!
+//! Invariant: what is read is what would be written; anything else is refused without panic.
+
+use std::collections::BTreeMap;
+
+use larder_types::ids::{CollectionId, Generation, SyncSlot};
+
+use super::runs::Run;
+use crate::command::Patched;
+use crate::record::clears::{Clear, Clears};
+use crate::record::cursor::{Cursor, Malformed, put_varint};
+
+const VERSION: u8 = 1;
+
+/// The content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// The log index of the last entry applied.
+    pub(crate) applied: u64,
+    /// The collections in order.
+    pub(crate) collections: Vec<CollectionMeta>,
+}
+
+/// The content for one collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CollectionMeta {
+    pub(crate) id: CollectionId,
+    pub(crate) records: u64,
+    pub(crate) clears: Clears,
+    pub(crate) runs: BTreeMap<SyncSlot, Run>,
+}
+
+impl Meta {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        put_varint(self.applied, &mut out);
+        put_varint(self.collections.len() as u64, &mut out);
+        for collection in &self.collections {
+            collection.encode(&mut out);
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(bytes);
+        if cursor.u8()? != VERSION {
+            return Err(Malformed("the version of its header is unknown"));
+        }
+        let applied = cursor.varint()?;
+        let collections = ascending(&mut cursor, CollectionMeta::decode, |collection| collection.id)?;
+        if cursor.is_empty() {
+            Ok(Self { applied, collections })
+        } else {
+            Err(Malformed("its header is longer than its content"))
+        }
+    }
+}
+
+impl CollectionMeta {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(u64::from(self.id.0), out);
+        put_varint(self.records, out);
+        put_varint(self.clears.iter().count() as u64, out);
+        for (slot, clear) in self.clears.iter() {
+            out.push(slot.0);
+            put_varint(u64::from(clear.count), out);
+            put_varint(clear.index, out);
+        }
+        put_varint(self.runs.len() as u64, out);
+        for (slot, run) in &self.runs {
+            out.push(slot.0);
+            put_varint(u64::from(run.generation().0), out);
+            put_varint(run.batches().len() as u64, out);
+            for (seq, outcomes) in run.batches() {
+                put_varint(u64::from(*seq), out);
+                put_varint(outcomes.len() as u64, out);
+                outcomes.iter().for_each(|outcome| encode_outcome(outcome, out));
+            }
+        }
+    }
+
+    fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let id = CollectionId(cursor.varint_u32()?);
+        let records = cursor.varint()?;
+        let clears = ascending(cursor, decode_clear, |(slot, _)| *slot)?;
+        let clears = clears.into_iter().fold(Clears::default(), |all, (slot, clear)| all.with(slot, clear));
+        let runs = ascending(cursor, decode_run, |(slot, _)| *slot)?.into_iter().collect();
+        Ok(Self { id, records, clears, runs })
+    }
+}
+
+/// A number of items, which must be in order, and the items.
+fn ascending<T, K: Ord>(
+    cursor: &mut Cursor<'_>,
+    item: impl Fn(&mut Cursor<'_>) -> Result<T, Malformed>,
+    key: impl Fn(&T) -> K,
+) -> Result<Vec<T>, Malformed> {
+    let count = cursor.varint()?;
+    let mut items: Vec<T> = Vec::new();
+    for _ in 0..count {
+        let next = item(cursor)?;
+        if items.last().is_some_and(|last| key(last) >= key(&next)) {
+            return Err(Malformed("its header is not in order"));
+        }
+        items.push(next);
+    }
+    Ok(items)
+}
+
+fn decode_clear(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Clear), Malformed> {
+    let slot = SyncSlot(cursor.u8()?);
+    let count = u8::try_from(cursor.varint()?).map_err(|_| Malformed("it counts more clears than a record can"))?;
+    let clear = Clear { count: count.into(), index: cursor.varint()? };
+    if clear == Clear::default() { Err(Malformed("it lists a sync that was not cleared")) } else { Ok((slot, clear)) }
+}
+
+fn decode_run(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Run), Malformed> {
+    let slot = SyncSlot(cursor.u8()?);
+    let generation = Generation(cursor.varint_u32()?);
+    let batches = ascending(cursor, decode_batch, |(seq, _)| *seq)?.into_iter().collect();
+    Ok((slot, Run::new(generation, batches)))
+}
+
+fn decode_batch(cursor: &mut Cursor<'_>) -> Result<(u32, Vec<Patched>), Malformed> {
+    let seq = cursor.varint_u32()?;
+    let parts = cursor.varint()?;
+    let outcomes = (0..parts).map(|_| decode_outcome(cursor)).collect::<Result<Vec<_>, _>>()?;
+    if outcomes.is_empty() { Err(Malformed("it lists a batch without parts")) } else { Ok((seq, outcomes)) }
+}
+
+fn encode_outcome(outcome: &Patched, out: &mut Vec<u8>) {
+    let Patched { added, changed, unchanged, removed, too_large } = outcome;
+    [*added, *changed, *unchanged, *removed, too_large.len() as u64].iter().for_each(|n| put_varint(*n, out));
+    too_large.iter().for_each(|number| put_varint(u64::from(*number), out));
+}
+
+fn decode_outcome(cursor: &mut Cursor<'_>) -> Result<Patched, Malformed> {
+    Ok(Patched {
+        added: cursor.varint()?,
+        changed: cursor.varint()?,
+        unchanged: cursor.varint()?,
+        removed: cursor.varint()?,
+        too_large: ascending(cursor, |cursor| cursor.varint_u32(), |number| *number)?,
+    })
+}

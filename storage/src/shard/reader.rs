@@ -1,0 +1,104 @@
+//! The readers' side of a shard.
+//!
+//! Invariants:
+//! 1. A lookup pins the epoch once and reaches everything from one view: the arena, the tables and the applied index of
+//!    one state, never of two.
+//! 2. What a view leads to outlives it: the writer retires memory only after a view that no longer leads there was
+//!    shown, and a shard that goes leaves its state to the readers that remain.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use larder_types::hash::KeyHash;
+use larder_types::ids::CollectionId;
+
+use super::state::State;
+use super::{CollectionStats, RecordView};
+use crate::arena::segment::SegmentDirectory;
+use crate::record::row::Row;
+use crate::table::{Published, Table};
+
+/// Tables by collection.
+pub(crate) type Tables = HashMap<CollectionId, Arc<Table>, ahash::RandomState>;
+
+/// What the writer shows to readers. Never changes; another is shown when collections come and go.
+pub(crate) struct View {
+    pub(crate) arena: Arc<SegmentDirectory>,
+    pub(crate) collections: Tables,
+    /// The log index of the last entry applied.
+    pub(crate) applied: Arc<AtomicU64>,
+}
+
+/// Where writer and readers meet.
+pub(crate) struct Shared {
+    view: Published<View>,
+    /// The state of a shard that is gone, for readers that are not.
+    remains: Mutex<Option<State>>,
+}
+
+impl Shared {
+    pub(crate) fn new(view: View) -> Self {
+        Self { view: Published::new(view), remains: Mutex::new(None) }
+    }
+
+    /// Shows another view to readers that come from now on.
+    pub(crate) fn show(&self, view: View) {
+        self.view.replace(view);
+    }
+
+    /// Takes the state that the last view shows.
+    pub(crate) fn keep(&self, state: State) {
+        *self.remains.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+}
+
+/// The readers' side of a shard.
+#[derive(Clone)]
+pub struct ShardReader {
+    shared: Arc<Shared>,
+}
+
+impl ShardReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Looks a record up and shows it to `visit`, or returns `None` if the shard holds no such record. `hash` must be
+    /// the key's placement hash.
+    pub fn get<R>(
+        &self,
+        collection: CollectionId,
+        hash: KeyHash,
+        key: &[u8],
+        visit: impl FnOnce(RecordView<'_>) -> R,
+    ) -> Option<R> {
+        let guard = crossbeam_epoch::pin();
+        let view = self.shared.view.load(&guard);
+        let root = view.collections.get(&collection)?.root(&guard);
+        let record = root.find(hash, key, &view.arena, &guard)?;
+        Some(visit(RecordView::new(Row::of_checked(record), root.clears())))
+    }
+
+    /// The log index of the last entry applied.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        // Acquire pairs with the Release in `State::advance`: what was applied before can be seen.
+        self.shared.view.load(&crossbeam_epoch::pin()).applied.load(Ordering::Acquire)
+    }
+
+    /// Numbers of a collection; zeros if the shard holds nothing of it.
+    #[must_use]
+    pub fn stats(&self, collection: CollectionId) -> CollectionStats {
+        let guard = crossbeam_epoch::pin();
+        let Some(table) = self.shared.view.load(&guard).collections.get(&collection) else {
+            return CollectionStats::default();
+        };
+        let counters = &table.counters;
+        CollectionStats {
+            records: counters.records.load(Ordering::Relaxed),
+            bytes: counters.record_bytes.load(Ordering::Relaxed) + counters.table_bytes.load(Ordering::Relaxed),
+            records_of: counters.all_slots().collect(),
+        }
+    }
+}

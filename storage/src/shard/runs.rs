@@ -1,0 +1,117 @@
+//! What a shard remembers of the runs of one sync: which generation is the newest, and what each part of its batches has
+//! done.
+//!
+//! Invariant: the parts of a batch are applied in order, each once. So the parts that were applied are the first ones,
+//! and remembering their outcomes in order says which they are.
+
+use std::collections::BTreeMap;
+
+use larder_types::ids::Generation;
+
+use crate::command::Patched;
+
+/// The newest run of one sync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    generation: Generation,
+    /// For each batch number the outcomes of the parts that were applied.
+    batches: BTreeMap<u32, Vec<Patched>>,
+}
+
+/// A run that a newer one has fenced off.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stale {
+    pub(crate) newest: Generation,
+}
+
+/// How a part stands to what was applied.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It is the next part of its batch.
+    Next,
+    /// It was applied before, with this outcome.
+    Repeat(Patched),
+    /// Parts before it are missing.
+    Gap,
+}
+
+impl Default for Run {
+    /// No run yet.
+    fn default() -> Self {
+        Self::new(Generation(0), BTreeMap::new())
+    }
+}
+
+impl Run {
+    pub(crate) fn new(generation: Generation, batches: BTreeMap<u32, Vec<Patched>>) -> Self {
+        Self { generation, batches }
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(crate) fn batches(&self) -> &BTreeMap<u32, Vec<Patched>> {
+        &self.batches
+    }
+
+    /// Opens a generation unless it is the newest already; refuses one that is older.
+    pub(crate) fn open(&mut self, generation: Generation) -> Result<(), Stale> {
+        if generation < self.generation {
+            return Err(Stale { newest: self.generation });
+        }
+        if generation > self.generation {
+            *self = Self::new(generation, BTreeMap::new());
+        }
+        Ok(())
+    }
+
+    /// How a part of the open generation stands to what was applied.
+    pub(crate) fn delivery(&self, seq: u32, part: u32) -> Delivery {
+        let applied = self.batches.get(&seq).map_or(&[][..], Vec::as_slice);
+        match applied.get(part as usize) {
+            Some(outcome) => Delivery::Repeat(outcome.clone()),
+            None if part as usize == applied.len() => Delivery::Next,
+            None => Delivery::Gap,
+        }
+    }
+
+    /// Remembers what the next part of a batch has done.
+    pub(crate) fn remember(&mut self, seq: u32, outcome: Patched) {
+        self.batches.entry(seq).or_default().push(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(added: u64) -> Patched {
+        Patched { added, ..Patched::default() }
+    }
+
+    #[test]
+    fn parts_come_in_order_and_once() {
+        let mut run = Run::default();
+        assert_eq!(run.open(Generation(3)), Ok(()));
+        assert_eq!(run.delivery(7, 1), Delivery::Gap);
+        assert_eq!(run.delivery(7, 0), Delivery::Next);
+        run.remember(7, outcome(5));
+        assert_eq!(run.delivery(7, 0), Delivery::Repeat(outcome(5)));
+        assert_eq!(run.delivery(7, 1), Delivery::Next);
+        assert_eq!(run.delivery(7, 2), Delivery::Gap);
+        assert_eq!(run.delivery(8, 0), Delivery::Next);
+    }
+
+    #[test]
+    fn a_newer_generation_starts_afresh_and_fences_the_older() {
+        let mut run = Run::default();
+        run.open(Generation(3)).unwrap();
+        run.remember(0, outcome(1));
+        assert_eq!(run.open(Generation(3)), Ok(()));
+        assert_eq!(run.delivery(0, 0), Delivery::Repeat(outcome(1)), "opening again forgets nothing");
+        assert_eq!(run.open(Generation(4)), Ok(()));
+        assert_eq!(run.delivery(0, 0), Delivery::Next);
+        assert_eq!(run.open(Generation(3)), Err(Stale { newest: Generation(4) }));
+    }
+}

@@ -1,0 +1,144 @@
+//! The writer's state, and how commands change it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use larder_types::ids::{CollectionId, SyncSlot};
+
+use super::reader::{Shared, Tables, View};
+use super::records::{Records, Stamp};
+use super::runs::{Delivery, Run, Stale};
+use crate::arena::Arena;
+use crate::command::decode::{Command, Patches};
+use crate::command::{Outcome, Patched};
+use crate::record::clears::Clears;
+use crate::record::merge::Scratch;
+use crate::record::row::seconds_of;
+use crate::table::writer::TableWriter;
+
+/// All that a shard holds.
+pub(crate) struct State {
+    seed: u64,
+    pub(crate) arena: Arena,
+    pub(crate) collections: BTreeMap<CollectionId, Collection>,
+    applied: Arc<AtomicU64>,
+    scratch: Scratch,
+}
+
+/// What a shard holds of one collection.
+pub(crate) struct Collection {
+    pub(crate) table: TableWriter,
+    pub(crate) runs: BTreeMap<SyncSlot, Run>,
+}
+
+impl Collection {
+    pub(crate) fn new(clears: Clears) -> Self {
+        Self { table: TableWriter::new(clears), runs: BTreeMap::new() }
+    }
+}
+
+impl State {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            arena: Arena::new(),
+            collections: BTreeMap::new(),
+            applied: Arc::default(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// What readers of this state see.
+    pub(crate) fn view(&self) -> View {
+        // The ids are our own, so nobody can choose them to collide and the hash needs no secret.
+        let mut tables = Tables::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        tables.extend(self.collections.iter().map(|(id, held)| (*id, held.table.shared().clone())));
+        View { arena: self.arena.directory().clone(), collections: tables, applied: self.applied.clone() }
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn advance(&mut self, index: u64) {
+        // Release pairs with the Acquire in `ShardReader::applied`.
+        self.applied.store(index, Ordering::Release);
+    }
+
+    pub(crate) fn collections(&self) -> impl Iterator<Item = CollectionId> + '_ {
+        self.collections.keys().copied()
+    }
+
+    /// Applies a command. Views of new collections go to `shared`.
+    pub(crate) fn apply(&mut self, index: u64, command: Command<'_>, shared: &Shared) -> Outcome {
+        match command {
+            Command::Patches(patches) => self.patches(index, &patches, shared),
+            Command::Fence { collection, slot, generation } => {
+                match self.run(collection, slot, shared).open(generation) {
+                    Ok(()) => Outcome::Done,
+                    Err(Stale { newest }) => Outcome::Stale { newest },
+                }
+            }
+            Command::Sweep(sweep) => {
+                if let Err(Stale { newest }) = self.run(sweep.collection, sweep.slot, shared).open(sweep.generation) {
+                    return Outcome::Stale { newest };
+                }
+                let swept = self.records(index, sweep.collection).map(|mut records| records.sweep(&sweep));
+                Outcome::Swept { records: swept.unwrap_or(0) }
+            }
+            Command::ClearSync { collection, slot } => {
+                if let Some(mut records) = self.records(index, collection) {
+                    records.clear_sync(slot);
+                }
+                Outcome::Done
+            }
+            Command::DropCollection { collection } => {
+                self.drop_collection(collection, shared);
+                Outcome::Done
+            }
+        }
+    }
+
+    fn patches(&mut self, index: u64, patches: &Patches<'_>, shared: &Shared) -> Outcome {
+        let origin = patches.origin;
+        let run = self.run(origin.collection, origin.slot, shared);
+        if let Err(Stale { newest }) = run.open(origin.generation) {
+            return Outcome::Stale { newest };
+        }
+        match run.delivery(origin.seq, patches.part) {
+            Delivery::Repeat(outcome) => return Outcome::Patched(outcome),
+            Delivery::Gap => return Outcome::OutOfOrder,
+            Delivery::Next => {}
+        }
+        let stamp = Stamp { slot: origin.slot, generation: origin.generation, seconds: seconds_of(origin.at) };
+        let mut outcome = Patched::default();
+        if let Some(mut records) = self.records(index, origin.collection) {
+            patches.iter().for_each(|(number, patch)| records.patch(number, patch, stamp, &mut outcome));
+        }
+        self.run(origin.collection, origin.slot, shared).remember(origin.seq, outcome.clone());
+        Outcome::Patched(outcome)
+    }
+
+    /// What is remembered of a sync; the collection is made known if need be.
+    fn run(&mut self, collection: CollectionId, slot: SyncSlot, shared: &Shared) -> &mut Run {
+        if !self.collections.contains_key(&collection) {
+            self.collections.insert(collection, Collection::new(Clears::default()));
+            shared.show(self.view());
+        }
+        let held = self.collections.entry(collection).or_insert_with(|| Collection::new(Clears::default()));
+        held.runs.entry(slot).or_default()
+    }
+
+    /// The records of a collection, if it is known.
+    pub(crate) fn records(&mut self, index: u64, collection: CollectionId) -> Option<Records<'_>> {
+        let table = &mut self.collections.get_mut(&collection)?.table;
+        Some(Records { seed: self.seed, arena: &mut self.arena, table, scratch: &mut self.scratch, index })
+    }
+
+    fn drop_collection(&mut self, collection: CollectionId, shared: &Shared) {
+        let Some(dropped) = self.collections.remove(&collection) else { return };
+        shared.show(self.view());
+        dropped.table.locations().for_each(|location| self.arena.release(location));
+    }
+}

@@ -1,0 +1,141 @@
+//! The table: a collection's records in one shard, found by key without locks.
+//!
+//! ```text
+//! root: directory and clears           replaced as a whole
+//!   directory: 2^depth entries         each changes with one store
+//!     page of 32 KiB: 512 buckets      never reallocated in place
+//!       bucket: 8 words of 64 bits     one cache line
+//!         word: tag, overflow, location -> record in the arena
+//! ```
+//! A lookup loads root, entry, the words of a bucket and the record: two of these are cache misses. It compares the full
+//! key, because a tag is only a hint.
+//!
+//! One writer, any number of readers. Invariants:
+//! 1. One word is the whole truth of an entry: the record is written first, then the word is stored with Release;
+//!    readers load it with Acquire.
+//! 2. A published record never changes. An update writes another record and replaces the word.
+//! 3. Entries never move within a page that readers can see; deleting keeps the overflow bit.
+//! 4. A full bucket spills to the next; only then is its overflow bit set, and it stays until the page is rebuilt.
+//! 5. Splitting, rebuilding and copying make a private page, complete it, and publish it with one store for each entry
+//!    of the directory. Readers that hold the old page see it as it was: nobody writes to it any more.
+//! 6. What readers may still hold is freed through the epoch only, and only whole pages, directories, roots and arena
+//!    segments are, never single records. Nothing is retired before it is out of reach for new readers.
+//!
+//! A frozen table shares the pages of the moment. The writer copies a page before it first changes it after a freeze.
+
+#![allow(unsafe_code, reason = "pages and records are read in place, kept by the epoch")]
+
+mod directory;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod page;
+mod published;
+pub(crate) mod word;
+pub(crate) mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_epoch::Guard;
+use larder_types::hash::KeyHash;
+use larder_types::ids::SyncSlot;
+
+use self::directory::Directory;
+use self::page::Page;
+pub(crate) use self::published::Published;
+use self::word::{bucket_of, tag_of};
+use crate::arena::FrozenArena;
+use crate::arena::segment::SegmentDirectory;
+use crate::record::clears::Clears;
+use crate::record::row::key_of;
+
+/// The readers' side of a table.
+pub(crate) struct Table {
+    root: Published<Root>,
+    pub(crate) counters: Counters,
+}
+
+/// What readers of a table begin with.
+pub(crate) struct Root {
+    directory: Arc<Directory>,
+    clears: Arc<Clears>,
+}
+
+/// Numbers that the writer keeps for whoever asks. Each is right by itself; together they may be a moment apart.
+pub(crate) struct Counters {
+    pub(crate) records: AtomicU64,
+    /// Bytes of live records with their padding.
+    pub(crate) record_bytes: AtomicU64,
+    /// Bytes of pages and directory.
+    pub(crate) table_bytes: AtomicU64,
+    /// Records in which a sync has fields, by slot.
+    records_of: [AtomicU64; 256],
+}
+
+impl Table {
+    /// The state of now.
+    pub(crate) fn root<'g>(&'g self, guard: &'g Guard) -> &'g Root {
+        self.root.load(guard)
+    }
+}
+
+impl Root {
+    /// The clears that belong to what is found through this root.
+    pub(crate) fn clears(&self) -> &Clears {
+        &self.clears
+    }
+
+    /// The record with this key. The arena must be the one whose locations the table holds.
+    pub(crate) fn find<'g>(
+        &'g self,
+        hash: KeyHash,
+        key: &[u8],
+        arena: &'g SegmentDirectory,
+        _pinned: &'g Guard,
+    ) -> Option<&'g [u8]> {
+        // SAFETY: the root was loaded under this guard, so by invariant 6 no page that it leads to is freed while the
+        // guard is held.
+        let page: &'g Page = unsafe { &*self.directory.page(hash) };
+        page.find(bucket_of(hash), tag_of(hash), |_, location| {
+            // SAFETY: the location was loaded under this guard from a page of the table that belongs to the arena.
+            let record: &'g [u8] = unsafe { arena.record(location) };
+            (key_of(record) == key).then_some(record)
+        })
+    }
+}
+
+impl Counters {
+    fn new() -> Self {
+        Self {
+            records: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
+            table_bytes: AtomicU64::new(0),
+            records_of: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    pub(crate) fn of(&self, slot: SyncSlot) -> &AtomicU64 {
+        &self.records_of[usize::from(slot.0)]
+    }
+
+    /// The slots that have fields in any record, and in how many.
+    pub(crate) fn all_slots(&self) -> impl Iterator<Item = (SyncSlot, u64)> + '_ {
+        let counts = self.records_of.iter().map(|count| count.load(Ordering::Relaxed));
+        (0..=u8::MAX).map(SyncSlot).zip(counts).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// A table's pages at one moment.
+pub(crate) struct FrozenTable {
+    pages: Vec<Arc<Page>>,
+}
+
+impl FrozenTable {
+    /// The records of the moment. The arena must have been frozen at the same moment.
+    pub(crate) fn records<'a>(&'a self, arena: &'a FrozenArena) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let locations = self.pages.iter().flat_map(|page| page.entries().map(|(_, location)| location));
+        // SAFETY: a frozen page does not change any more, and what it pointed to was live when arena and table were
+        // frozen together.
+        locations.map(|location| unsafe { arena.record(location) })
+    }
+}

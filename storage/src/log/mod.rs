@@ -206,6 +206,10 @@ impl Log {
         disk.create_dir(dir)?;
         let dir_lock = disk.lock(dir)?;
         let mut recovered = recovery::recover(&*disk, dir)?;
+        if recovered.groups.len() as u64 > most_groups(options.segment_bytes) {
+            let text = format!("segments of {} bytes are too short for this log's groups", options.segment_bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+        }
         let mut spare = Spare::open(Arc::clone(&disk), dir, options.segment_bytes)?;
         let active = match recovered.active {
             Some(active) => active,
@@ -235,6 +239,7 @@ impl Log {
             cache: Cache::default(),
             _lock: dir_lock,
         };
+        writer.collect()?;
         writer.pace()?;
         let thread = spawn(writer)?;
         let cells = recovered.groups.into_iter().map(|(id, group)| (id, GroupCell::new(id, group))).collect();
@@ -257,7 +262,7 @@ impl Log {
         let mut groups = lock(&self.inner.groups);
         let known = groups.len() as u64;
         let cell = groups.entry(group).or_insert_with(|| {
-            let most = self.inner.segment_bytes / 4 / segment::CHECKPOINT_BYTES as u64;
+            let most = most_groups(self.inner.segment_bytes);
             assert!(known < most, "segments of this size have room for {most} groups only");
             GroupCell::new(group, Group::default())
         });
@@ -404,29 +409,38 @@ impl GroupLog {
     /// # Errors
     /// When the disk fails or what it returns is damaged: an error, never a shorter answer.
     pub fn read(&self, range: Range<u64>, max_bytes: u64) -> io::Result<Vec<LogEntry>> {
-        let found = self.cell.state().find(range, max_bytes);
-        let mut entries = Vec::with_capacity(found.len());
-        for found in found {
-            match found {
-                Found::Cached(entry) => entries.push(entry),
-                Found::OnDisk { id, kind, payload_bytes, place } => {
-                    match place.segment.read_entry(place.offset, payload_bytes) {
-                        Ok(entry) if (entry.id, entry.kind) == (id, kind) => entries.push(entry),
-                        // Purged since we looked, and its segment has become another: it does not exist any more.
-                        _ if id.index < self.cell.state().first() => {}
-                        Ok(_) => return Err(misplaced(id, place.segment.sequence)),
-                        Err(error) => return Err(error),
-                    }
-                }
+        loop {
+            let found = self.cell.state().find(range.clone(), max_bytes);
+            let none = found.is_empty();
+            let mut entries = Vec::with_capacity(found.len());
+            for found in found {
+                entries.extend(self.fetch(found)?);
+            }
+            // Unless all that was found has been purged meanwhile.
+            if none || !entries.is_empty() {
+                return Ok(entries);
             }
         }
-        Ok(entries)
     }
 
     /// Bytes of the group's entries that were not purged.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.cell.state().bytes()
+    }
+
+    /// An entry from wherever it is; `None` if it has been purged since it was found, and its segment recycled.
+    fn fetch(&self, found: Found) -> io::Result<Option<LogEntry>> {
+        let (id, kind, payload_bytes, place) = match found {
+            Found::Cached(entry) => return Ok(Some(entry)),
+            Found::OnDisk { id, kind, payload_bytes, place } => (id, kind, payload_bytes, place),
+        };
+        match place.segment.read_entry(place.offset, payload_bytes) {
+            Ok(entry) if (entry.id, entry.kind) == (id, kind) => Ok(Some(entry)),
+            _ if id.index < self.cell.state().first() => Ok(None),
+            Ok(_) => Err(misplaced(id, place.segment.sequence)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Queues a record; the group's order is held.
@@ -477,6 +491,11 @@ impl fmt::Debug for GroupLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GroupLog({}, {:?})", self.cell.id, self.state())
     }
+}
+
+/// How many groups a log with segments of this length can have.
+const fn most_groups(segment_bytes: u64) -> u64 {
+    segment_bytes / 4 / segment::CHECKPOINT_BYTES as u64
 }
 
 /// The header of a new log. Its salt is chance, so that files of another log do not fit.

@@ -145,11 +145,12 @@ impl Scanned {
     /// Replays the last segment, and makes what is valid durable and what is not zero.
     fn replay_tail(mut self, replay: &mut Replay, segments: &mut Segments) -> Result<Active, LogError> {
         let (end, synced) = self.replay(self.segment.bytes, replay)?;
-        if let Some(proof) = self.proof_beyond(end) {
+        let dirty_end = self.dirty_end(end);
+        if let Some(proof) = self.proof_beyond(end, dirty_end) {
             let what = format!("the frame is damaged; it was on disk before the one at offset {proof} was written");
             return Err(self.damaged(end, &what));
         }
-        self.settle(end, synced)?;
+        self.settle(synced, end, dirty_end)?;
         segments.0.push_back(self.info);
         Ok(Active { segment: self.segment, end, synced: end })
     }
@@ -172,18 +173,20 @@ impl Scanned {
         Ok((at, synced.min(at)))
     }
 
-    /// The offset of a valid frame that was written when everything up to this offset, and more, was on disk.
-    fn proof_beyond(&self, end: u64) -> Option<u64> {
-        let mut at = end + frame::ALIGNMENT as u64;
-        while at < self.segment.bytes {
-            if let Some((frame, _)) = self.frame_at(at)
-                && u64::from(frame.synced) > end
-            {
-                return Some(at);
-            }
-            at += frame::ALIGNMENT as u64;
-        }
-        None
+    /// The offset of a valid frame that was written when everything up to `end`, and more, was on disk.
+    fn proof_beyond(&self, end: u64, dirty_end: u64) -> Option<u64> {
+        let proves = |at: &u64| self.frame_at(*at).is_some_and(|(frame, _)| u64::from(frame.synced) > end);
+        (end..dirty_end).step_by(frame::ALIGNMENT).find(proves)
+    }
+
+    /// Where the zeros start that fill the file from some place after `end`, rounded up.
+    fn dirty_end(&self, end: u64) -> u64 {
+        // Compared in chunks, which is as fast as memory; most segments have been used in part only.
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let rest = &self.bytes[index(end)..];
+        let dirty = rest.chunks(ZEROS.len()).rposition(|chunk| chunk != &ZEROS[..chunk.len()]);
+        let dirty = dirty.map_or(0, |last| (last + 1) * ZEROS.len());
+        end + dirty.min(rest.len()) as u64
     }
 
     fn frame_at(&self, at: u64) -> Option<(Frame<'_>, usize)> {
@@ -192,15 +195,12 @@ impl Scanned {
     }
 
     /// Writes again what is not known to be on disk, and zeros over what follows the end.
-    fn settle(&self, end: u64, synced: u64) -> io::Result<()> {
-        let (from, to) = (index(synced), index(end));
-        let rest = &self.bytes[to..];
-        let dirty = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        if from == to && dirty == 0 {
+    fn settle(&self, synced: u64, end: u64, dirty_end: u64) -> io::Result<()> {
+        if synced == dirty_end {
             return Ok(());
         }
-        let mut bytes = self.bytes[from..to].to_vec();
-        bytes.resize(bytes.len() + dirty, 0);
+        let mut bytes = self.bytes[index(synced)..index(end)].to_vec();
+        bytes.resize(index(dirty_end - synced), 0);
         self.segment.file.write_at(synced, &bytes)?;
         self.segment.file.sync_data()
     }

@@ -79,7 +79,7 @@ impl Spare {
         if self.is_ready() {
             return Ok(Step::Ready);
         }
-        match self.fill() {
+        match self.fill(true) {
             Ok(()) if self.is_ready() => Ok(Step::Ready),
             Ok(()) => Ok(Step::More),
             Err(error) if is_full(&error) => Ok(Step::Full),
@@ -92,8 +92,9 @@ impl Spare {
     /// # Errors
     /// `StorageFull` if the file cannot be filled to the end, or what else the disk says.
     pub(super) fn take(&mut self, name: &Path, header: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+        // The sync of the header is theirs too.
         while !self.is_ready() {
-            self.fill()?;
+            self.fill(false)?;
         }
         let file = match self.file.take() {
             Some(file) => file,
@@ -121,7 +122,7 @@ impl Spare {
         Ok(true)
     }
 
-    fn fill(&mut self) -> io::Result<()> {
+    fn fill(&mut self, sync: bool) -> io::Result<()> {
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(self.disk.create(&self.path())?),
@@ -129,7 +130,9 @@ impl Spare {
         let rest = usize::try_from(self.bytes - self.filled).unwrap_or(usize::MAX);
         let zeros = vec![0; rest.min(STEP_BYTES)];
         file.write_at(self.filled, &zeros)?;
-        file.sync_data()?;
+        if sync {
+            file.sync_data()?;
+        }
         self.filled += zeros.len() as u64;
         Ok(())
     }

@@ -351,7 +351,7 @@ impl Writer {
     }
 
     /// Gives up the oldest segments that nobody needs. What is in `states` must be on disk.
-    fn collect(&mut self) -> io::Result<()> {
+    pub(super) fn collect(&mut self) -> io::Result<()> {
         loop {
             let first = |group| self.states.get(&group).and_then(|state| state.purged).map_or(0, |id| id.index + 1);
             let Some(dead) = lock(&self.shared.segments).dead(first).cloned() else { return Ok(()) };

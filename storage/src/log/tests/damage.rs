@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::disk::DiskFile;
 
@@ -193,6 +196,22 @@ fn frames_of_a_recycled_file_are_never_valid_again() {
     let records = new - 1;
     assert!(records <= 2 * 80, "each valid frame is one of this life");
     assert!(all(&group).len() <= 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is written over a segment, opening says what it found and never more than was written.
+    #[test]
+    fn arbitrary_bytes_are_never_taken_for_entries(at in 0..MIN_SEGMENT_BYTES, bytes in vec(any::<u8>(), 1..600)) {
+        let disk = written(&three());
+        let fits = bytes.len().min(usize::try_from(MIN_SEGMENT_BYTES - at).unwrap());
+        file(&disk).write_at(at, &bytes[..fits]).unwrap();
+        if let Ok(log) = try_open(&disk) {
+            let found = all(&log.group(GROUP));
+            prop_assert_eq!(&found[..], &three()[..found.len()]);
+        }
+    }
 }
 
 #[test]

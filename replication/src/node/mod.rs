@@ -18,6 +18,8 @@ mod identity;
 mod intents;
 mod proposer;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,7 +89,8 @@ impl Node {
         let data_dir = options.data_dir.clone();
         let disk = RealDisk::open(&data_dir).map_err(|error| StartError::Io(data_dir.clone(), error))?;
         let lock = start::lock(&disk, &data_dir)?;
-        start::start(options, Arc::new(disk), lock).await
+        let log_options = start::log_options(options.snapshot_log_bytes);
+        start::start(options, log_options, Arc::new(disk), lock).await
     }
 
     /// The current definitions. For one look: takes a reference count.

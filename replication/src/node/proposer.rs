@@ -48,17 +48,26 @@ pub(crate) struct Proposer {
     log: Log,
     credits: Arc<Semaphore>,
     all_credits: u32,
+    max_command_bytes: usize,
     /// How long a proposal waits for credits.
     patience: Duration,
     stopping: AtomicBool,
 }
 
 impl Proposer {
-    /// A proposer for these groups, in order of their ids from 0 on.
-    pub(crate) fn new(groups: Vec<Group>, log: Log, max_inflight_bytes: usize) -> Self {
+    /// A proposer for these groups, in order of their ids from 0 on. The log must take entries of `max_command_bytes`.
+    pub(crate) fn new(groups: Vec<Group>, log: Log, max_inflight_bytes: usize, max_command_bytes: usize) -> Self {
         let all_credits = u32::try_from(max_inflight_bytes.div_ceil(CREDIT_BYTES)).unwrap_or(u32::MAX).max(1);
         let credits = Arc::new(Semaphore::new(all_credits as usize));
-        Self { groups, log, credits, all_credits, patience: CREDIT_WAIT, stopping: AtomicBool::new(false) }
+        Self {
+            groups,
+            log,
+            credits,
+            all_credits,
+            max_command_bytes,
+            patience: CREDIT_WAIT,
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// All groups, in order of their ids.
@@ -86,8 +95,9 @@ impl Proposer {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(large) = commands.iter().map(Bytes::len).find(|&bytes| bytes > MAX_COMMAND_BYTES) {
-            let message = format!("a change of {large} bytes is larger than {MAX_COMMAND_BYTES}: make it smaller");
+        if let Some(large) = commands.iter().map(Bytes::len).find(|&bytes| bytes > self.max_command_bytes) {
+            let most = self.max_command_bytes;
+            let message = format!("a change of {large} bytes is larger than {most}: make it smaller");
             return Err(CatalogError::new(ErrorCode::PayloadTooLarge, message).into());
         }
         if !self.log.has_room() {
@@ -170,6 +180,20 @@ fn portions(commands: Vec<Bytes>) -> Vec<Vec<Command>> {
         }
     }
     portions
+}
+
+#[cfg(test)]
+impl Proposer {
+    /// The same with another patience.
+    pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Takes all credits.
+    pub(crate) fn hold_all(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.credits).try_acquire_many_owned(self.all_credits).unwrap()
+    }
 }
 
 #[cfg(test)]

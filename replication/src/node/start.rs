@@ -62,11 +62,17 @@ struct Views {
 }
 
 /// Starts a node on a disk whose lock is held.
-pub(super) async fn start(options: NodeOptions, disk: Arc<dyn Disk>, lock: DirLock) -> Result<Arc<Node>, StartError> {
+pub(super) async fn start(
+    options: NodeOptions,
+    log_options: LogOptions,
+    disk: Arc<dyn Disk>,
+    lock: DirLock,
+) -> Result<Arc<Node>, StartError> {
     let NodeOptions { data_dir, bootstrap, snapshot_log_bytes, max_inflight_bytes } = options;
     let (identity, bootstrap) = identify(disk.as_ref(), bootstrap).map_err(|error| error.at(&data_dir))?;
     let failure = Failure::new();
-    let site = open_site(disk, identity, &failure, snapshot_log_bytes, &data_dir).await?;
+    let max_command_bytes = usize::try_from(log_options.segment_bytes / 4).unwrap_or(usize::MAX).min(MAX_COMMAND_BYTES);
+    let site = open_site(disk, identity, &failure, log_options, &data_dir).await?;
     let (states, views) = make_states(&site.identity);
     let groups = match start_groups(&site, states).await {
         Ok(groups) => groups,
@@ -75,7 +81,8 @@ pub(super) async fn start(options: NodeOptions, disk: Arc<dyn Disk>, lock: DirLo
             return Err(error);
         }
     };
-    let proposer = Arc::new(Proposer::new(groups.clone(), site.log.clone(), max_inflight_bytes));
+    let proposer = Proposer::new(groups.clone(), site.log.clone(), max_inflight_bytes, max_command_bytes);
+    let proposer = Arc::new(proposer);
     let executor = Executor::new(Arc::clone(&proposer), views.intents, views.readers.clone(), failure.clone());
     let compactor = Compactor::new(groups.clone(), site.log.clone(), site.around.workbench.clone(), snapshot_log_bytes);
     let watchers = groups.into_iter().map(|group| failure.spawn("group", group.watch(failure.clone())));
@@ -101,6 +108,12 @@ pub(super) async fn start(options: NodeOptions, disk: Arc<dyn Disk>, lock: DirLo
             Err(error)
         }
     }
+}
+
+/// How the log of a node behaves that takes snapshots this often.
+pub(super) fn log_options(snapshot_log_bytes: u64) -> LogOptions {
+    let segment_bytes = (snapshot_log_bytes / 4).clamp(MIN_SEGMENT_BYTES, SEGMENT_BYTES);
+    LogOptions { segment_bytes, cache_bytes: LOG_CACHE_BYTES }
 }
 
 /// Takes the data directory. A directory that another process holds says so by `ResourceBusy`.
@@ -137,20 +150,16 @@ async fn open_site(
     disk: Arc<dyn Disk>,
     identity: Identity,
     failure: &Failure,
-    snapshot_log_bytes: u64,
+    log_options: LogOptions,
     data_dir: &Path,
 ) -> Result<Site, StartError> {
     let config = types::config().map_err(|error| StartError::Raft { group: 0, message: error.to_string() })?;
-    let options = LogOptions {
-        segment_bytes: (snapshot_log_bytes / 4).clamp(MIN_SEGMENT_BYTES, SEGMENT_BYTES),
-        cache_bytes: LOG_CACHE_BYTES,
-    };
     let failed = {
         let failure = failure.clone();
         Box::new(move |error: &io::Error| failure.fail(format!("the log cannot be written: {error}")))
     };
     let opened = tokio::task::spawn_blocking(move || -> Result<_, OpenError> {
-        let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), options, failed)?;
+        let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), log_options, failed)?;
         Ok((log, SnapshotStore::open(disk, Path::new(SNAPSHOT_DIR))?))
     });
     let opened = opened.await.unwrap_or_else(|error| Err(OpenError::Log(io::Error::other(error).into())));

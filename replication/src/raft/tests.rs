@@ -59,7 +59,11 @@ struct Stores {
 
 impl Stores {
     fn open(disk: FakeDisk, kind: Kind) -> Self {
-        let options = LogOptions { segment_bytes: 1 << 20, cache_bytes: 1 << 20 };
+        Self::with_segments(disk, kind, 32 << 10)
+    }
+
+    fn with_segments(disk: FakeDisk, kind: Kind, segment_bytes: u64) -> Self {
+        let options = LogOptions { segment_bytes, cache_bytes: 1 << 20 };
         let log = Log::open(Arc::new(disk.clone()), Path::new("log"), options, Box::new(|_| {})).unwrap();
         let snapshots = SnapshotStore::open(Arc::new(disk.clone()), Path::new("snapshots")).unwrap();
         let around = Surroundings { workbench: Workbench::new(), failure: Failure::new() };
@@ -240,7 +244,7 @@ async fn a_failed_sync_is_not_reported_as_flushed() {
 
 #[tokio::test]
 async fn replication_reads_are_bounded_by_bytes() {
-    let mut stores = Stores::new(Kind::Shard);
+    let mut stores = Stores::with_segments(FakeDisk::new(), Kind::Shard, 1 << 20);
     let payload = vec![7; 200 << 10];
     stores.store.blocking_append((0..8).map(|index| command(index, payload.clone()))).await.unwrap();
     let read = stores.store.limited_get_log_entries(0, 8).await.unwrap();
@@ -250,7 +254,7 @@ async fn replication_reads_are_bounded_by_bytes() {
 
 #[tokio::test]
 async fn the_stream_to_apply_goes_through_every_portion() {
-    let mut stores = Stores::new(Kind::Shard);
+    let mut stores = Stores::with_segments(FakeDisk::new(), Kind::Shard, 1 << 20);
     // 12 MiB: three portions.
     let payload = Bytes::from(vec![7; 128 << 10]);
     for index in 0..96 {

@@ -33,7 +33,7 @@ pub(crate) const DETAIL_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) type SyncId = (CollectionId, SyncSlot);
 
 /// All kept runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunRecord {
     syncs: BTreeMap<SyncId, BTreeMap<Generation, Run>>,
     /// Ended runs that have details, in order of their end: (log index of the end, sync, generation).

@@ -61,7 +61,8 @@ pub enum CatalogCommand {
         /// The sync.
         name: SyncName,
     },
-    /// Opens a run: the next generation; an older open run of the sync becomes superseded. Intent: fence in all shards.
+    /// Opens a run: the next generation; an older run of the sync that is open or committing becomes superseded. Intent:
+    /// fence in all shards. Not repeatable: the id of a run that is remembered is refused (409).
     OpenRun {
         /// The collection.
         collection: CollectionName,
@@ -76,8 +77,9 @@ pub enum CatalogCommand {
         /// When it was opened.
         at: Micros,
     },
-    /// Notes the outcome of a batch, once per (run, seq): a repeat changes nothing. Not refused after the run has ended
-    /// or was superseded, since the patches were applied.
+    /// Notes the outcome of a batch, once per (run, seq): a repeat changes nothing, another body under the same number
+    /// is refused (409). Not refused after the run has ended or was superseded, since the patches were applied; if the
+    /// run's batches have been forgotten by then (see `runs.rs`) it changes nothing.
     RecordBatch {
         /// The collection.
         collection: CollectionId,
@@ -98,7 +100,7 @@ pub enum CatalogCommand {
         /// The run.
         run: String,
     },
-    /// Ends the commit of a run whose intent, if any, was carried out. Repeatable.
+    /// Ends the commit of a run whose intent, if any, was carried out; refused (409) while it was not. Repeatable.
     EndCommit {
         /// The collection.
         collection: CollectionName,

@@ -24,6 +24,9 @@ const BATCH_BYTES: u64 = 256;
 /// What a rejected row takes in memory beside its texts.
 const REJECT_BYTES: u64 = 128;
 
+const _: () = assert!((size_of::<BatchOutcome>() + 2 * size_of::<(u32, usize)>()) as u64 <= BATCH_BYTES);
+const _: () = assert!(size_of::<RejectedRow>() as u64 <= REJECT_BYTES);
+
 /// The HTTP status with which a noted batch was answered: others are not noted.
 const STATUS_OF_NOTED: u16 = 200;
 

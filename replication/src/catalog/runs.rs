@@ -68,6 +68,15 @@ impl RunRecord {
         Ok(record)
     }
 
+    /// The record of the same runs, with everything that can be derived made anew.
+    #[cfg(test)]
+    pub(crate) fn rebuilt(&self) -> Result<Self, String> {
+        let of_sync = |(&(collection, slot), runs): (&SyncId, &BTreeMap<Generation, Run>)| {
+            runs.values().map(|run| (collection, slot, run.clone())).collect::<Vec<_>>()
+        };
+        Self::from_runs(self.syncs.iter().flat_map(of_sync).collect())
+    }
+
     /// Adds a run that was just opened, and forgets the oldest one if there are too many.
     pub(crate) fn open(&mut self, sync: SyncId, run: Run) {
         let runs = self.syncs.entry(sync).or_default();

@@ -4,7 +4,7 @@
 //! same type. Declared with another type it becomes a new field: the old values keep the old id, so they vanish from
 //! lookups until the next run has written the field again. The same holds for a field that was left out and comes back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use larder_storage::record::Dictionary;
@@ -126,11 +126,12 @@ fn declare(
 ) -> Result<Declared, CatalogError> {
     let known = collection.syncs.get(name).map(|sync| sync.slot);
     let slot = known.unwrap_or(SyncSlot(counters.next_slot));
-    let living = |spec: &FieldSpec| collection.field(spec.name.as_str());
-    let keeps = |field: &&Field, spec: &FieldSpec| field.owner == slot && field.kind == spec.kind;
+    let living: BTreeMap<&FieldName, &Field> = collection.fields.iter().map(|field| (&field.name, field)).collect();
+    let is_new =
+        |spec: &&FieldSpec| living.get(&spec.name).is_none_or(|field| field.owner == slot && field.kind != spec.kind);
 
     let mut problems = problems_of_names(specs);
-    let new_fields = specs.iter().filter(|spec| living(spec).filter(|field| keeps(field, spec)).is_none()).count();
+    let new_fields = specs.iter().filter(is_new).count();
     if usize::from(counters.next_field) + new_fields > MAX_FIELDS {
         problems.push(format!(
             "collection `{}` has declared {} fields so far, {new_fields} more would exceed {MAX_FIELDS}; a field that \
@@ -148,7 +149,7 @@ fn declare(
 
     let mut fields = Vec::with_capacity(specs.len());
     for spec in specs {
-        let id = match living(spec) {
+        let id = match living.get(&spec.name) {
             Some(field) if field.owner != slot => return Err(owned_by_other(collection, field)),
             Some(field) if field.kind == spec.kind => field.id,
             _ => {

@@ -194,6 +194,7 @@ fn a_collection_declares_up_to_its_limit_of_fields_ever() {
     // Neither retiring one nor another type makes room: ids are not used twice.
     fixture.ok(put_typed("planes", "s", numbered(1..MAX_FIELDS, ValueType::Any), Keep));
     fixture.refused(ErrorCode::ValidationFailed, put_sync("planes", "t", &["one more"], Keep));
+    fixture.refused(ErrorCode::FieldOwnedByOtherSync, put_sync("planes", "t", &["f1"], Keep));
     fixture.refused(ErrorCode::ValidationFailed, put_typed("planes", "s", numbered(1..2, ValueType::Int), Keep));
 }
 

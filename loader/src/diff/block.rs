@@ -87,7 +87,7 @@ mod tests {
         let raw: Vec<u8> = (0..10_000u32).flat_map(|n| (n % 77).to_le_bytes()).collect();
         let mut file = Vec::new();
         let len = write(&raw, &mut file).unwrap();
-        assert_eq!(len as usize, file.len());
+        assert_eq!(len, file.len() as u64);
         assert!(file.len() < raw.len() / 4, "{} bytes", file.len());
         assert_eq!(read(&file).unwrap(), raw);
         for cut in [0, 3, HEAD_BYTES, file.len() - 1] {

@@ -162,6 +162,14 @@ impl Snapshot {
         })
     }
 
+    /// Reads everything, to know that it is whole.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is damaged.
+    pub(crate) fn verify(&self) -> Result<(), SnapshotError> {
+        (0..self.header.parts.get()).try_for_each(|part| self.read_own(part, &mut |_, _| {}))
+    }
+
     fn read_own(&self, part: usize, each: &mut impl FnMut(&str, RowHash)) -> Result<(), SnapshotError> {
         let damaged = |reason| SnapshotError::Damaged { path: self.path.clone(), reason };
         let IndexEntry { offset, bytes, entries } = self.index[part];

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use arrow_schema::ArrowError;
 use bytes::Bytes;
-use larder_types::limits::{MAX_BATCH_ROWS, MAX_SEQ};
+use larder_types::limits::MAX_SEQ;
 use larder_types::names::FieldName;
 use larder_types::patch::Op;
 use larder_types::value::{Value, ValueType};
@@ -89,20 +89,22 @@ impl Batch {
 /// Collects rows of one operation.
 pub(crate) struct Collector {
     op: Op,
+    most: usize,
     patches: Vec<Patch>,
     bytes: usize,
 }
 
 impl Collector {
-    pub(crate) fn new(op: Op) -> Self {
-        Self { op, patches: Vec::new(), bytes: 0 }
+    /// A batch has `most` rows at most; [`larder_types::limits::MAX_BATCH_ROWS`] is all that a cluster takes.
+    pub(crate) fn new(op: Op, most: usize) -> Self {
+        Self { op, most, patches: Vec::new(), bytes: 0 }
     }
 
     /// Adds a row whose cells take `bytes`. Returns the rows of a full batch.
     pub(crate) fn add(&mut self, patch: Patch, bytes: usize) -> Option<Vec<Patch>> {
         self.bytes += bytes + patch.key.len() + ROW_BYTES;
         self.patches.push(patch);
-        let is_full = self.patches.len() >= MAX_BATCH_ROWS || self.bytes >= BATCH_BYTES;
+        let is_full = self.patches.len() >= self.most || self.bytes >= BATCH_BYTES;
         if is_full { Some(self.take()) } else { None }
     }
 
@@ -119,6 +121,8 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
+    use larder_types::limits::MAX_BATCH_ROWS;
+
     use super::*;
 
     fn patch() -> Patch {
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn batches_are_full_by_rows_or_by_bytes() {
-        let mut collector = Collector::new(Op::Upsert);
+        let mut collector = Collector::new(Op::Upsert, MAX_BATCH_ROWS);
         let rows = (1..).find(|_| collector.add(patch(), 1).is_some());
         assert_eq!(rows, Some(MAX_BATCH_ROWS));
         let rows = (1..).find(|_| collector.add(patch(), BATCH_BYTES / 4).is_some());

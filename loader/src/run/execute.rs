@@ -90,6 +90,7 @@ pub(super) fn execute(setup: Setup<'_>, state: State, sync: SyncState, rows: Row
     let kind = if setup.options.full { RunKind::Full } else { RunKind::Delta };
     let (id, now) = (new_id(), now());
     state.database.begin(&id, &sync.name, kind, &now).map_err(failed)?;
+    setup.progress.started(&id);
     let mut run = Execution {
         distrust: sync.row.distrust,
         setup,
@@ -215,6 +216,7 @@ impl Execution<'_> {
             mapping: &self.setup.mapping,
             on_exit: self.setup.spec.on_exit,
             full: self.kind == RunKind::Full,
+            batch_rows: self.setup.tuning.batch_rows,
             press: &press,
             journal,
             batches: full_batches,

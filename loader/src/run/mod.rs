@@ -10,6 +10,8 @@ mod prepare;
 mod produce;
 mod rejections;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use larder_types::names::SyncName;
 
@@ -40,6 +42,8 @@ pub enum Phase {
 
 /// Told how a run gets on. Called from several threads; must return at once.
 pub trait Progress: Sync {
+    /// A run begins and has this id. A plan has none.
+    fn started(&self, _run: &str) {}
     /// A phase begins. `total` is the number of rows it will handle, where that is known.
     fn phase(&self, phase: Phase, total: Option<u64>);
     /// So many rows of the phase were handled since the last call.

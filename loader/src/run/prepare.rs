@@ -1,6 +1,7 @@
 //! Everything up to the decision: rows are read, compared with the acknowledged state, and judged. Nothing is sent.
 
 use larder_types::key::KeyError;
+use larder_types::limits::MAX_BATCH_ROWS;
 
 use super::rejections::{Rejections, bad_key};
 use super::report::{Rejection, ResendReason, RowCounts};
@@ -21,12 +22,14 @@ use crate::state::SyncState;
 pub(crate) struct Tuning {
     /// Bytes of rows held in memory before they are spilled.
     pub(crate) spill_bytes: usize,
+    /// Most rows of a batch.
+    pub(crate) batch_rows: usize,
     pub(crate) retry: RetryPolicy,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { spill_bytes: SPILL_BYTES, retry: RetryPolicy::default() }
+        Self { spill_bytes: SPILL_BYTES, batch_rows: MAX_BATCH_ROWS, retry: RetryPolicy::default() }
     }
 }
 
@@ -54,7 +57,12 @@ pub(crate) type Failure = String;
 impl Baseline {
     /// Loads the state of a sync. A full run can do without: for it, a damaged state is a note and not an error.
     pub(crate) fn load(state: &SyncState, spec: &SyncSpec, mapping: &Mapping, full: bool) -> Result<Self, Failure> {
-        let (old, note) = match state.snapshot() {
+        let snapshot = state.snapshot().and_then(|old| match &old {
+            // Found out now, when it can be done without, and not when all rows have been read.
+            Some(snapshot) if full => snapshot.verify().map(|()| old),
+            _ => Ok(old),
+        });
+        let (old, note) = match snapshot {
             Ok(old) => (old, None),
             Err(error) if full => (None, Some(format!("{error}; this full run replaces it"))),
             Err(error) => return Err(with_way_out(&error, spec)),

@@ -22,6 +22,8 @@ pub(super) struct Producer<'a> {
     pub(super) mapping: &'a Mapping,
     pub(super) on_exit: ExitMode,
     pub(super) full: bool,
+    /// Most rows of a batch.
+    pub(super) batch_rows: usize,
     pub(super) press: &'a Press,
     pub(super) journal: &'a Mutex<Journal>,
     pub(super) batches: Sender<Batch>,
@@ -37,8 +39,8 @@ impl Producer<'_> {
 
     fn send_all(&mut self, diff: &Diff) -> Result<(), SendError> {
         let exit = exit_op(self.on_exit);
-        let mut upserts = Collector::new(Op::Upsert);
-        let mut removals = Collector::new(exit.unwrap_or_default());
+        let mut upserts = Collector::new(Op::Upsert, self.batch_rows);
+        let mut removals = Collector::new(exit.unwrap_or_default(), self.batch_rows);
         let mut forgotten = Vec::new();
         let mut changes = diff.changes();
         while let Some(change) = changes.next().map_err(SendError::Diff)? {

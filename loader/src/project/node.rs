@@ -66,8 +66,12 @@ impl Node {
             return Ok(Self { line: 1, content: Content::Null });
         }
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let line = error.location().and_then(|location| line_number(location.line()));
-            SyntaxError { line, message: error.to_string() }
+            let message = error.to_string();
+            let Some(place) = error.location() else { return SyntaxError { line: None, message } };
+            // The parser ends its messages with the place, which is reported beside the message.
+            let suffix = format!(" at line {}, column {}", place.line(), place.column());
+            let message = message.strip_suffix(suffix.as_str()).unwrap_or(&message).to_owned();
+            SyntaxError { line: line_number(place.line()), message }
         })
     }
 
@@ -219,6 +223,7 @@ mod tests {
         for (yaml, line) in [("a: 1\na: 2\n", 2), ("a: [1\nb: 2\n", 2), ("a: 1\nb: !secret x\n", 2)] {
             let error = Node::parse(yaml).map(|_| ()).unwrap_err();
             assert_eq!(error.line, Some(line), "{yaml}: {}", error.message);
+            assert!(!error.message.contains("at line"), "{}", error.message);
         }
         assert!(Node::parse("a: 1\n---\nb: 2\n").is_err(), "a second document was ignored");
     }

@@ -6,9 +6,11 @@
 //! | floats; NaN is NULL, which is what SQLite makes of it | REAL |
 //! | text | TEXT |
 //! | dates, timestamps in UTC | TEXT: `YYYY-MM-DD`, `YYYY-MM-DD HH:MM:SS[.ffffff]` |
-//! | times of day, decimals | TEXT |
+//! | times of day, decimals, UUIDs | TEXT |
 //! | lists, structs, maps | TEXT: JSON |
 //! | bytes | BLOB |
+
+use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
@@ -17,9 +19,11 @@ use arrow_array::{Array, ArrayRef, BinaryArray, Float64Array, Int64Array, String
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_json::EncoderOptions;
 use arrow_json::writer::make_encoder;
-use arrow_schema::{ArrowError, DataType, FieldRef, TimeUnit};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, TimeUnit};
 use larder_types::time::{is_date, is_timestamp, write_date, write_timestamp};
 use rusqlite::types::ValueRef;
+
+use super::{EXTENSION_NAME, UUID_EXTENSION};
 
 /// A column ready to be bound to a statement.
 pub(super) enum Cells {
@@ -31,8 +35,11 @@ pub(super) enum Cells {
 }
 
 /// The SQLite type of a column; none if SQLite cannot hold it.
-pub(super) fn declaration(data_type: &DataType) -> Option<&'static str> {
-    Some(match data_type {
+pub(super) fn declaration(field: &Field) -> Option<&'static str> {
+    if is_uuid(field) {
+        return Some("TEXT");
+    }
+    Some(match field.data_type() {
         DataType::Boolean => "INTEGER",
         kind if kind.is_integer() => "INTEGER",
         kind if kind.is_floating() => "REAL",
@@ -56,7 +63,8 @@ impl Cells {
             DataType::Date32 | DataType::Date64 => Self::Text(dates(column)?),
             DataType::Timestamp(..) => Self::Text(timestamps(column)?),
             kind if kind.is_nested() => Self::Text(json(field, column)?),
-            kind => match declaration(kind) {
+            _ if is_uuid(field) => Self::Text(uuids(column)?),
+            _ => match declaration(field) {
                 Some("INTEGER") => Self::Int(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
                 Some("REAL") => Self::Real(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().clone()),
                 Some("BLOB") => Self::Blob(cast(column, &DataType::Binary)?.as_binary::<i32>().clone()),
@@ -83,6 +91,23 @@ fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     // The cast's own message may quote the value.
     cast_with_options(column, to, &strict).map_err(|_| {
         ArrowError::CastError(format!("a value of type {} does not fit SQLite's {to}", column.data_type()))
+    })
+}
+
+fn is_uuid(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == UUID_EXTENSION)
+}
+
+fn uuids(column: &ArrayRef) -> Result<StringArray, ArrowError> {
+    let bytes = cast(column, &DataType::Binary)?;
+    texts(bytes.as_binary::<i32>().iter(), |bytes, text| {
+        for (position, byte) in bytes.iter().enumerate() {
+            if matches!(position, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push_str(&format!("{byte:02x}"));
+        }
+        true
     })
 }
 
@@ -136,8 +161,10 @@ fn texts<T>(
 }
 
 fn json(field: &FieldRef, column: &ArrayRef) -> Result<StringArray, ArrowError> {
+    let field = Arc::new(field.as_ref().clone().with_data_type(with_offsets(field.data_type())));
+    let column = cast(column, field.data_type())?;
     let options = EncoderOptions::default().with_explicit_nulls(true);
-    let mut encoder = make_encoder(field, column.as_ref(), &options)?;
+    let mut encoder = make_encoder(&field, column.as_ref(), &options)?;
     let mut out = StringBuilder::new();
     let mut text = Vec::new();
     for row in 0..column.len() {
@@ -150,4 +177,19 @@ fn json(field: &FieldRef, column: &ArrayRef) -> Result<StringArray, ArrowError> 
         out.append_value(String::from_utf8_lossy(&text));
     }
     Ok(out.finish())
+}
+
+/// The type with every time zone as an offset: without a table of zones, Arrow's encoder does not know even `UTC`. It
+/// is the only zone that a file brings.
+fn with_offsets(data_type: &DataType) -> DataType {
+    let inside = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(with_offsets(field.data_type())));
+    match data_type {
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("+00:00".into())),
+        DataType::List(item) => DataType::List(inside(item)),
+        DataType::LargeList(item) => DataType::LargeList(inside(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(inside(item), *length),
+        DataType::Struct(members) => DataType::Struct(members.iter().map(inside).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(inside(entries), *sorted),
+        plain => plain.clone(),
+    }
 }

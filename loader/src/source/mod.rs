@@ -36,9 +36,12 @@ use crate::project::{Model, Project, SourceSpec};
 /// Most rows in one batch.
 pub(crate) const BATCH_ROWS: usize = 4096;
 
-/// Marks a text column whose texts are JSON, so that a list or object among them is meant as one.
+/// Where a column says that its values are more than their Arrow type tells.
 const EXTENSION_NAME: &str = "ARROW:extension:name";
+/// Texts that are JSON, so that a list or object among them is meant as one.
 const JSON_EXTENSION: &str = "arrow.json";
+/// Sixteen bytes that are a UUID.
+const UUID_EXTENSION: &str = "arrow.uuid";
 
 /// Why a source could not be read. Each says which source, table or file, and what to do.
 #[derive(Debug, thiserror::Error)]

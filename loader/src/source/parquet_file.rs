@@ -1,8 +1,9 @@
 //! Parquet files.
 //!
 //! Types are taken from the Parquet schema alone; an Arrow schema that some writers embed is ignored, so that equal
-//! files give equal columns whoever wrote them.
+//! files give equal columns whoever wrote them. Of the logical types, UUID and JSON are marked on the column.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use arrow_schema::{Field, Fields, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use super::{BATCH_ROWS, Batches, SourceError};
+use super::{BATCH_ROWS, Batches, EXTENSION_NAME, SourceError};
 
 fn open(file: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceError> {
     let opened = File::open(file).map_err(|error| SourceError::file(file, error))?;
@@ -19,15 +20,20 @@ fn open(file: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceErro
         .map_err(|error| SourceError::file(file, format!("not a readable Parquet file: {error}")))
 }
 
-/// The columns of a file, all nullable.
+/// The columns of a file.
 pub(super) fn schema(file: &Path) -> Result<Schema, SourceError> {
     let reader = open(file)?;
-    let fields: Fields = reader.schema().fields().iter().map(|field| nullable(field)).collect();
+    let fields: Fields = reader.schema().fields().iter().map(|field| plain(field)).collect();
     Ok(Schema::new(fields))
 }
 
-fn nullable(field: &Field) -> Field {
-    Field::new(field.name(), field.data_type().clone(), true)
+/// A column without what may differ from file to file: whether it admits nulls, and remarks of the writer.
+fn plain(field: &Field) -> Field {
+    let plain = Field::new(field.name(), field.data_type().clone(), true);
+    match field.metadata().get(EXTENSION_NAME) {
+        Some(name) => plain.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), name.clone())])),
+        None => plain,
+    }
 }
 
 /// The rows of a file, with the named columns in the file's order.

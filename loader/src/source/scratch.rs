@@ -123,7 +123,7 @@ fn create(folder: &Path) -> Result<(Connection, PathBuf), SourceError> {
 fn create_table(connection: &Connection, name: &str, schema: &SchemaRef) -> Result<(), SourceError> {
     let mut columns = Vec::new();
     for field in schema.fields() {
-        let Some(declaration) = declaration(field.data_type()) else {
+        let Some(declaration) = declaration(field) else {
             return Err(SourceError::Message(format!(
                 "table `{name}`, column `{}`: SQL cannot hold its type {}; sync it with `table: {name}`",
                 field.name(),

@@ -1,6 +1,6 @@
 //! Sources of every kind over small files, and over real ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,15 +9,16 @@ use arrow_array::builder::{Int64Builder, ListBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
-    TimestampNanosecondArray, UInt64Array,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array,
+    ListArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray, UInt64Array,
 };
+use arrow_buffer::OffsetBuffer;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use rusqlite::Connection;
 
-use super::{EXTENSION_NAME, RowStream, SourceError, describe, open};
+use super::{EXTENSION_NAME, RowStream, SourceError, UUID_EXTENSION, describe, open};
 use crate::project::{Cluster, ColumnType, FileFormat, FileTable, Model, Project, Secret, SourceSpec};
 
 /// A folder with files, and sources over them.
@@ -395,6 +396,33 @@ fn values_reach_sql_as_documented() {
         rows(stream),
         [["1", "2013-01-01", "2013-01-01 05:00:00.250", "-1.50", "[1,null]", "-", "integer", "text", "2013-01-02"]]
     );
+}
+
+#[test]
+fn nested_times_and_uuids_reach_sql_as_text() {
+    let mut room = Room::new();
+    let at = Arc::new(TimestampNanosecondArray::from(vec![1_357_016_400_000_000_000]).with_timezone("UTC"));
+    let inner = Field::new("at", at.data_type().clone(), true);
+    let one = StructArray::from(vec![(Arc::new(inner), at as ArrayRef)]);
+    let item = Arc::new(Field::new("item", one.data_type().clone(), true));
+    let nested = ListArray::new(item, OffsetBuffer::from_lengths([1]), Arc::new(one), None);
+    let uuid = FixedSizeBinaryArray::try_from_iter(std::iter::once(*b"0123456789abcdef")).unwrap();
+    let fields = vec![
+        Field::new("nested", nested.data_type().clone(), true),
+        Field::new("uuid", DataType::FixedSizeBinary(16), true)
+            .with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), UUID_EXTENSION.to_owned())])),
+    ];
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(nested), Arc::new(uuid)]).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(room.path("a.parquet")).unwrap(), schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+
+    room.table("t", "a.parquet", FileFormat::Parquet);
+    let table = room.open_table("t").unwrap();
+    assert_eq!(table.schema.field(1).metadata()[EXTENSION_NAME], UUID_EXTENSION);
+    let stream = room.open_sql("SELECT nested, uuid FROM t").unwrap();
+    assert_eq!(rows(stream), [[r#"[{"at":"2013-01-01T05:00:00Z"}]"#, "30313233-3435-3637-3839-616263646566"]]);
 }
 
 #[test]

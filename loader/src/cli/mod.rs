@@ -14,6 +14,7 @@ mod run;
 mod tests;
 mod validate;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,9 +27,18 @@ use crate::project::{Problem, Project, SyncSpec};
 use crate::run::ExitClass;
 use output::{complain, say};
 
+const ENVIRONMENT: &str = "\
+Exit codes:
+  0 done, 1 failed, 2 wrong usage or project, 3 some rows were rejected, 4 stopped by a guard,
+  5 the sync is being run by another loader
+
+Environment:
+  LARDER_LOG    what to log, for example `debug`; default `warn`
+  Every variable that the project's files name as ${NAME}.";
+
 /// Syncs the rows of a warehouse into the collections of a Larder cluster.
 #[derive(Debug, Parser)]
-#[command(name = "larder-loader", version, max_term_width = 100)]
+#[command(name = "larder-loader", version, max_term_width = 100, after_help = ENVIRONMENT)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -109,7 +119,8 @@ struct Shown {
 #[must_use]
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
     // Wrong usage ends here, with exit code 2.
     let arguments = Arguments::parse();
     ExitCode::from(dispatch(arguments.command).code())

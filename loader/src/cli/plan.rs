@@ -20,7 +20,7 @@ struct Line<'a> {
 /// Plans the syncs one after the other. Exits as their run would, as far as that can be told beforehand.
 pub(super) fn plan(project: &Project, syncs: &[&SyncSpec], full: bool, samples: usize, json: bool) -> ExitClass {
     worst(syncs.iter().map(|sync| {
-        let watch = Watch::new(sync.name.as_str());
+        let watch = Watch::new(sync.name.as_str(), false);
         let result = run::plan(project, &sync.name, PlanOptions { full, samples }, &watch);
         drop(watch);
         let exit = match &result {

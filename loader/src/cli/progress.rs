@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::{complain, rows};
+use super::output::{complain, rows, say};
 use crate::run::{Phase, Progress};
 
 /// How often a line is printed where there is no terminal.
@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_millis(120);
 /// Watches one sync.
 pub(super) struct Watch {
     sync: String,
+    /// Whether the id of a run is a part of the result.
+    announce: bool,
     shown: Shown,
 }
 
@@ -33,7 +35,7 @@ enum Shown {
 
 impl Watch {
     /// Starts watching a sync.
-    pub(super) fn new(sync: &str) -> Self {
+    pub(super) fn new(sync: &str, announce: bool) -> Self {
         let shown = if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.enable_steady_tick(TICK);
@@ -41,7 +43,7 @@ impl Watch {
         } else {
             Shown::Lines { rows: AtomicU64::new(0), last: Mutex::new((word(Phase::Reading), Instant::now())) }
         };
-        Self { sync: sync.to_owned(), shown }
+        Self { sync: sync.to_owned(), announce, shown }
     }
 }
 
@@ -54,6 +56,17 @@ impl Drop for Watch {
 }
 
 impl Progress for Watch {
+    fn started(&self, run: &str) {
+        if !self.announce {
+            return;
+        }
+        let line = format!("{}: run {run}", self.sync);
+        match &self.shown {
+            Shown::Bar(bar) => bar.suspend(|| say(line)),
+            Shown::Lines { .. } => say(line),
+        }
+    }
+
     fn phase(&self, phase: Phase, total: Option<u64>) {
         match &self.shown {
             Shown::Bar(bar) => {

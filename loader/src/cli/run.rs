@@ -28,7 +28,7 @@ pub(super) fn run(project: &Project, syncs: &[&SyncSpec], options: RunOptions, j
         return ExitClass::Config;
     }
     worst(syncs.iter().map(|sync| {
-        let watch = Watch::new(sync.name.as_str());
+        let watch = Watch::new(sync.name.as_str(), !json);
         let result = run::run(project, &sync.name, options, &watch);
         drop(watch);
         let exit = result.as_ref().map_or_else(RunError::exit_class, RunReport::exit_class);

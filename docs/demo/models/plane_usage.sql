@@ -31,7 +31,7 @@ SELECT
     max(l.name) AS airline,
     count(*) AS flights,
     sum(r.distance) AS miles,
-    avg(r.arr_delay) AS mean_delay,
+    round(avg(r.arr_delay), 1) AS mean_delay,
     max(r.time_hour) AS last_flight,
     t.destinations
 FROM reported AS r

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use larder_storage::log::GroupLog;
 use larder_types::ids::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, ReadPolicy};
+use openraft::{Config, ReadPolicy, ServerState};
 use serde_json::json;
 
 use super::error::StartError;
@@ -31,6 +31,8 @@ pub(crate) struct Seat {
     pub(crate) id: GroupId,
     pub(crate) replica: ReplicaId,
     pub(crate) node: NodeId,
+    /// Whether the group may be without any past.
+    pub(crate) is_new: bool,
     pub(crate) log: GroupLog,
     pub(crate) config: Arc<Config>,
 }
@@ -42,8 +44,8 @@ impl Group {
     /// # Errors
     /// When log and snapshot do not fit, or openraft cannot go on from them.
     pub(crate) async fn start(seat: Seat, machine: Machine) -> Result<Self, StartError> {
-        let Seat { id, replica, node, log, config } = seat;
-        check_joint(id, &log, &machine)?;
+        let Seat { id, replica, node, is_new, log, config } = seat;
+        check_joint(id, &log, &machine, is_new)?;
         let shelf = Arc::clone(machine.shelf());
         let raft = Raft::build(replica.0, config, NoPeers, LogStore::new(log.clone()), machine)
             .await
@@ -120,7 +122,7 @@ impl Group {
             "group": self.id,
             "shard": self.id.0.checked_sub(1),
             "replica": metrics.id,
-            "role": format!("{:?}", metrics.state).to_lowercase(),
+            "role": role(metrics.state),
             "leader": metrics.current_leader,
             "term": metrics.current_term,
             "last": metrics.last_log_index,
@@ -132,20 +134,35 @@ impl Group {
     }
 }
 
-/// A log that begins after what the snapshot holds has lost entries.
-fn check_joint(id: GroupId, log: &GroupLog, machine: &Machine) -> Result<(), StartError> {
-    let Some(purged) = log.state().purged else {
-        return Ok(());
-    };
+/// Checks that log and snapshot are of one piece. A group that was ever used has saved a vote, and a log that begins
+/// after what the snapshot holds has lost entries.
+fn check_joint(id: GroupId, log: &GroupLog, machine: &Machine, is_new: bool) -> Result<(), StartError> {
+    let state = log.state();
     let applied = machine.applied().map(|id| id.index);
-    if applied.is_some_and(|applied| applied >= purged.index) {
-        return Ok(());
+    let lost = |what: String| {
+        Err(StartError::Damaged(format!("group {id} has lost data: {what}; restore the data directory as a whole")))
+    };
+    if state.vote.is_none() && (!is_new || applied.is_some()) {
+        return lost("its log is gone".to_owned());
     }
-    let held = applied.map_or_else(|| "there is no snapshot".to_owned(), |at| format!("the snapshot ends at {at}"));
-    Err(StartError::Damaged(format!(
-        "group {id} has lost data: its log begins after entry {}, but {held}; restore the data directory's snapshots",
-        purged.index
-    )))
+    match (state.purged.map(|id| id.index), applied) {
+        (Some(purged), None) => lost(format!("its log begins after entry {purged}, but there is no snapshot")),
+        (Some(purged), Some(applied)) if applied < purged => {
+            lost(format!("its log begins after entry {purged}, but the snapshot ends at {applied}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What an operator reads of a role.
+fn role(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Learner => "learner",
+        ServerState::Follower => "follower",
+        ServerState::Candidate => "candidate",
+        ServerState::Leader => "leader",
+        ServerState::Shutdown => "stopped",
+    }
 }
 
 fn refused(id: GroupId, error: &(dyn std::error::Error + 'static)) -> StartError {

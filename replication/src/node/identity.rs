@@ -1,13 +1,14 @@
 //! Who this node is: the file that ties a data directory to a cluster, a node and its replicas.
 //!
-//! It is written once, before anything else, when a directory is made, and it decides what a restart opens. Written
-//! whole or not at all: a temporary file, synced, renamed.
+//! It is written before anything else when a directory is made, and decides what a restart opens; once more when the
+//! cluster is made. From then on a group without any past is one that has lost it, and not a new one. Written whole or
+//! not at all: a temporary file, synced, renamed.
 //!
 //! Replica ids come from a counter kept here and are never given out twice: a replica that lost its disk must not come
 //! back under its old vote. (Once there are several nodes, the catalog gives them out and this file notes them.)
 //!
 //! ```json
-//! {"version":1, "node":1, "cluster":{"id":"…","hash_seed":7,"shards":16,"created_at":0},
+//! {"version":1, "node":1, "made":true, "cluster":{"id":"…","hash_seed":7,"shards":16,"created_at":0},
 //!  "replicas":[{"group":0,"replica":1}, {"group":1,"replica":2}], "next_replica":3}
 //! ```
 
@@ -32,6 +33,8 @@ pub(crate) struct Identity {
     version: u32,
     /// The node's number in its cluster.
     pub(crate) node: NodeId,
+    /// Whether the cluster was made, so that every group has a past.
+    pub(crate) made: bool,
     /// The cluster it belongs to.
     pub(crate) cluster: ClusterSettings,
     /// Its replicas, one for each of their groups.
@@ -59,6 +62,9 @@ pub(crate) enum IdentityError {
     /// The file is not what was written.
     #[error("the identity file {FILE} is damaged ({0}): restore it from a copy of the data directory")]
     Damaged(String),
+    /// No cluster can be made like this.
+    #[error("cannot make a cluster of {0} shards: choose a power of two from 1 to 1024")]
+    Shards(u16),
     /// There is none, but the directory is not new.
     #[error("there is no identity file {FILE}, but `{0}` holds files: restore the file or choose an empty directory")]
     Missing(&'static str),
@@ -69,12 +75,18 @@ pub(crate) enum IdentityError {
 
 impl Identity {
     /// The identity of the first node of a new cluster, which holds a replica of every group.
-    pub(crate) fn first(cluster: ClusterSettings) -> Self {
+    ///
+    /// # Errors
+    /// When the number of shards is none that a cluster can have.
+    pub(crate) fn first(cluster: ClusterSettings) -> Result<Self, IdentityError> {
+        if ShardCount::new(cluster.shards).is_none() {
+            return Err(IdentityError::Shards(cluster.shards));
+        }
         let groups = 0..=cluster.shards;
         let replicas: Vec<Replica> =
             groups.map(|group| Replica { group: GroupId(group), replica: ReplicaId(u64::from(group) + 1) }).collect();
         let next_replica = u64::from(cluster.shards) + 2;
-        Self { version: VERSION, node: NodeId(1), cluster, replicas, next_replica }
+        Ok(Self { version: VERSION, node: NodeId(1), made: false, cluster, replicas, next_replica })
     }
 
     /// Reads the identity of a data directory; `None` if it has none.
@@ -139,6 +151,16 @@ mod tests {
         ClusterSettings { id: "c".repeat(32), hash_seed: u64::MAX, shards: 2, created_at: 5 }
     }
 
+    fn first() -> Identity {
+        Identity::first(settings()).unwrap()
+    }
+
+    #[test]
+    fn no_cluster_has_an_odd_number_of_shards() {
+        let odd = ClusterSettings { shards: 3, ..settings() };
+        assert!(matches!(Identity::first(odd), Err(IdentityError::Shards(3))));
+    }
+
     fn empty() -> FakeDisk {
         let disk = FakeDisk::new();
         disk.create_dir(Path::new("")).unwrap();
@@ -154,7 +176,7 @@ mod tests {
     fn an_identity_survives_a_power_cut() {
         let disk = empty();
         assert!(Identity::load(&disk).unwrap().is_none());
-        let identity = Identity::first(settings());
+        let identity = first();
         identity.save(&disk).unwrap();
         for seed in 0..16 {
             assert_eq!(Identity::load(&disk.power_cut(seed)).unwrap(), Some(identity.clone()));
@@ -166,19 +188,19 @@ mod tests {
         for operations in 0..8 {
             let disk = empty();
             disk.crash_after(operations);
-            let _ = Identity::first(settings()).save(&disk);
+            let _ = first().save(&disk);
             for seed in 0..16 {
                 let after = disk.power_cut(seed);
                 let found = Identity::load(&after).unwrap();
-                assert!(found.is_none_or(|identity| identity == Identity::first(settings())));
-                Identity::first(settings()).save(&after).unwrap();
+                assert!(found.is_none_or(|identity| identity == first()));
+                first().save(&after).unwrap();
             }
         }
     }
 
     #[test]
     fn every_group_has_a_replica_of_its_own() {
-        let identity = Identity::first(settings());
+        let identity = first();
         let replicas: Vec<_> = identity.replicas.iter().map(|r| (r.group.0, r.replica.0)).collect();
         assert_eq!(replicas, [(0, 1), (1, 2), (2, 3)]);
         assert_eq!(identity.next_replica, 4);
@@ -191,7 +213,7 @@ mod tests {
         assert!(matches!(Identity::load(&disk), Err(IdentityError::Damaged(_))));
         write(&disk, "{\"version\":2,\"zones\":[]}");
         assert!(matches!(Identity::load(&disk), Err(IdentityError::Newer(2))));
-        let good = serde_json::to_string(&Identity::first(settings())).unwrap();
+        let good = serde_json::to_string(&first()).unwrap();
         write(&disk, &good);
         assert!(Identity::load(&disk).unwrap().is_some());
         for (from, to) in [

@@ -39,6 +39,7 @@ use self::intents::Executor;
 use self::proposer::Proposer;
 use crate::catalog::{ApiKey, Catalog, CatalogCommand, CatalogReply, ClusterSettings, RunsReader, encode_command};
 use crate::failure::{Failure, Watched};
+use crate::raft::snapshot::Workbench;
 use crate::raft::types::Response;
 
 /// How a node is started.
@@ -75,6 +76,8 @@ pub struct Node {
     log: Log,
     failure: Failure,
     tasks: Mutex<Vec<Watched>>,
+    workbench: Workbench,
+    data_dir: PathBuf,
     _lock: DirLock,
 }
 
@@ -183,6 +186,8 @@ impl Node {
         for group in self.proposer.groups() {
             group.stop().await;
         }
+        // A snapshot may still be written: the directory is not given up before.
+        self.workbench.close().await;
         self.log.close();
     }
 }

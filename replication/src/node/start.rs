@@ -72,7 +72,7 @@ pub(super) async fn start(
     let (identity, bootstrap) = identify(disk.as_ref(), bootstrap).map_err(|error| error.at(&data_dir))?;
     let failure = Failure::new();
     let max_command_bytes = usize::try_from(log_options.segment_bytes / 4).unwrap_or(usize::MAX).min(MAX_COMMAND_BYTES);
-    let site = open_site(disk, identity, &failure, log_options, &data_dir).await?;
+    let site = open_site(Arc::clone(&disk), identity, &failure, log_options, &data_dir).await?;
     let (states, views) = make_states(&site.identity);
     let groups = match start_groups(&site, states).await {
         Ok(groups) => groups,
@@ -99,9 +99,11 @@ pub(super) async fn start(
         log: site.log,
         failure,
         tasks: Mutex::new(tasks),
+        workbench: site.around.workbench,
+        data_dir,
         _lock: lock,
     });
-    match make_cluster(&node, bootstrap).await {
+    match make_cluster(&node, disk.as_ref(), bootstrap).await {
         Ok(()) => Ok(node),
         Err(error) => {
             node.shutdown().await;
@@ -141,7 +143,7 @@ fn identify(disk: &dyn Disk, bootstrap: MakeBootstrap) -> Result<(Identity, Make
         }
     }
     let made = bootstrap();
-    let identity = Identity::first(made.settings.clone());
+    let identity = Identity::first(made.settings.clone())?;
     identity.save(disk)?;
     Ok((identity, Box::new(move || made)))
 }
@@ -156,7 +158,9 @@ async fn open_site(
     let config = types::config().map_err(|error| StartError::Raft { group: 0, message: error.to_string() })?;
     let failed = {
         let failure = failure.clone();
-        Box::new(move |error: &io::Error| failure.fail(format!("the log cannot be written: {error}")))
+        Box::new(move |error: &io::Error| {
+            failure.fail(format!("the log cannot be written: {error}; mend the disk, then start again"))
+        })
     };
     let opened = tokio::task::spawn_blocking(move || -> Result<_, OpenError> {
         let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), log_options, failed)?;
@@ -250,6 +254,7 @@ impl Site {
         state: State,
     ) -> impl Future<Output = Result<(Seat, Machine), StartError>> + use<> {
         let (log, node, config) = (self.log.group(id), self.identity.node, Arc::clone(&self.config));
+        let is_new = !self.identity.made;
         let shelf = Shelf::new(self.snapshots.clone(), id);
         let (around, loading) = (self.around.clone(), Arc::clone(&self.loading));
         async move {
@@ -260,7 +265,7 @@ impl Site {
                 Ok(Err(error)) => return Err(not_loaded(id, &error)),
                 Err(error) => return Err(StartError::Damaged(format!("group {id} cannot be loaded: {error}"))),
             };
-            Ok((Seat { id, replica, node, log, config }, machine))
+            Ok((Seat { id, replica, node, is_new, log, config }, machine))
         }
     }
 }
@@ -270,7 +275,7 @@ fn not_loaded(id: GroupId, error: &MachineError) -> StartError {
 }
 
 /// Makes the cluster if that was not done, and checks that catalog and identity agree.
-async fn make_cluster(node: &Node, bootstrap: MakeBootstrap) -> Result<(), StartError> {
+async fn make_cluster(node: &Node, disk: &dyn Disk, bootstrap: MakeBootstrap) -> Result<(), StartError> {
     let wanted = &node.identity.cluster;
     if node.catalog().cluster.is_none() {
         // The identity's settings, which the groups were made by; only the key may be another than before a crash.
@@ -280,13 +285,17 @@ async fn make_cluster(node: &Node, bootstrap: MakeBootstrap) -> Result<(), Start
             .await
             .map_err(|error| StartError::Raft { group: GroupId::CATALOG.0, message: error.to_string() })?;
     }
-    match &node.catalog().cluster {
-        Some(cluster) if cluster == wanted => Ok(()),
-        _ => Err(StartError::Damaged(
-            "the identity file and the catalog tell of different clusters: restore the data directory as a whole"
-                .into(),
-        )),
+    if node.catalog().cluster.as_ref() != Some(wanted) {
+        let text =
+            "the identity file and the catalog tell of different clusters: restore the data directory as a whole";
+        return Err(StartError::Damaged(text.to_owned()));
     }
+    if !node.identity.made {
+        let mut identity = node.identity.clone();
+        identity.made = true;
+        identity.save(disk).map_err(|error| error.at(&node.data_dir))?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -241,6 +241,49 @@ fn a_crash_at_any_step_of_the_first_start_is_mended_by_the_next() {
     }
 }
 
+/// Writes until the disk stops working, and returns how many batches were acknowledged.
+fn write_until_the_end(disk: &FakeDisk, limit: u32) -> u32 {
+    let Ok(node) = Running::try_with(disk, 4 << 10) else { return 0 };
+    let attempt = async {
+        let node = &node.node;
+        node.propose_catalog(CatalogCommand::PutCollection { name: planes(), primary_index: None }).await?;
+        let fields = vec![FieldSpec { name: FieldName::new("seats").unwrap(), kind: ValueType::Int }];
+        let sync = CatalogCommand::PutSync { collection: planes(), name: facts(), fields, on_exit: ExitMode::Keep };
+        node.propose_catalog(sync).await
+    };
+    if node.run(attempt).is_err() {
+        return 0;
+    }
+    (0..limit)
+        .take_while(|&seq| {
+            let key = format!("N{seq}");
+            node.run(node.node.propose(shard_of(&key), patch(Generation(1), seq, &key, i64::from(seq)))).is_ok()
+        })
+        .fold(0, |count, _| count + 1)
+}
+
+#[test]
+fn a_crash_at_any_step_loses_nothing_acknowledged() {
+    const BATCHES: u32 = 500;
+    let disk = FakeDisk::new();
+    assert_eq!(write_until_the_end(&disk, BATCHES), BATCHES);
+    assert!(!disk.list(Path::new("snapshots")).unwrap().is_empty(), "snapshots must be among the steps");
+    let steps = disk.operations();
+    for crash in (steps / 20..steps).step_by(usize::try_from(steps / 20).unwrap()) {
+        let disk = FakeDisk::new();
+        disk.create_dir(Path::new("")).unwrap();
+        disk.crash_after(crash);
+        let acknowledged = write_until_the_end(&disk, BATCHES);
+        for seed in [0, crash] {
+            let node = Running::with(&disk.power_cut(seed), 4 << 10);
+            for seq in 0..acknowledged {
+                let found = node.seats(&format!("N{seq}"));
+                assert_eq!(found, Some(format!("{{\"seats\":{seq}}}")), "crash after {crash} operations, seed {seed}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_repeated_batch_returns_the_first_outcome() {
     let node = Running::new(&FakeDisk::new());
@@ -460,6 +503,22 @@ fn a_lost_snapshot_is_told() {
     }
     let text = damage(&disk.after_kill());
     assert!(text.contains("has lost data: its log begins after entry"), "{text}");
+}
+
+#[test]
+fn a_lost_log_is_told() {
+    let without_log = |disk: &FakeDisk| {
+        for file in disk.list(Path::new("log")).unwrap() {
+            disk.remove(&Path::new("log").join(&file)).unwrap();
+        }
+        damage(&disk.after_kill())
+    };
+    // With snapshots that are older than the log was, and without any.
+    for disk in [disk_with_snapshot(), FakeDisk::new()] {
+        Running::with(&disk, 16 << 10).stop();
+        let text = without_log(&disk);
+        assert!(text.contains("has lost data: its log is gone"), "{text}");
+    }
 }
 
 #[test]

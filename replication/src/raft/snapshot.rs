@@ -166,6 +166,14 @@ impl Workbench {
         self.place.available_permits() > 0
     }
 
+    /// Waits until the place is free, and gives it to nobody any more.
+    pub(crate) async fn close(&self) {
+        if let Ok(permit) = self.place.acquire().await {
+            permit.forget();
+            self.place.close();
+        }
+    }
+
     /// Waits until the place is given back.
     pub(crate) async fn freed(&self) {
         self.freed.notified().await;

@@ -226,3 +226,44 @@ impl Slot {
         self.place.clone().map(|place| Found::OnDisk { id, kind, payload_bytes, place })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, FakeDisk};
+
+    fn entry(term: u64) -> LogEntry {
+        let id = LogId { term, leader: ReplicaId(1), index: 0 };
+        LogEntry { id, kind: EntryKind::Command, payload: Bytes::from(vec![7; 10]) }
+    }
+
+    fn place() -> Place {
+        let disk = FakeDisk::new();
+        disk.create_dir("d".as_ref()).unwrap();
+        let file = disk.create("d/f".as_ref()).unwrap();
+        Place { segment: Arc::new(Segment { sequence: 1, salt: 0, bytes: 0, file }), offset: 0 }
+    }
+
+    #[test]
+    fn an_entry_that_was_replaced_is_not_mistaken_for_the_new_one() {
+        let mut group = Group::default();
+        let old = group.push(&entry(1));
+        assert!(group.truncate_from(0));
+        let new = group.push(&entry(2));
+        group.place(0, old, place());
+        assert!(group.slots[0].place.is_none());
+        group.place(0, new, place());
+        group.evict(0, old);
+        assert!(group.slots[0].payload.is_some());
+        group.evict(0, new);
+        assert!(group.slots[0].payload.is_none());
+    }
+
+    #[test]
+    fn an_entry_that_is_not_on_disk_keeps_its_payload() {
+        let mut group = Group::default();
+        let number = group.push(&entry(1));
+        group.evict(0, number);
+        assert!(matches!(&group.find(0..1, 1)[..], [Found::Cached(found)] if *found == entry(1)));
+    }
+}

@@ -89,6 +89,10 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_snapshot() {
             let found = store.load(GROUP).unwrap().unwrap();
             assert!(found.index() == 11 || written.is_err(), "what was written is there");
             assert_is(&found, if found.index() == 11 { 11 } else { 10 });
+            for seed in 0..8 {
+                let again = try_store(&disk.power_cut(seed)).unwrap().load(GROUP).unwrap();
+                assert_eq!(again.map(|snapshot| snapshot.index()), Some(found.index()), "what was found stays");
+            }
             newer += found.index() - 10;
             assert_eq!(disk.list(Path::new(DIR)).unwrap().len(), 1, "nothing else is left");
             write(&store, 12).unwrap();

@@ -34,8 +34,9 @@ fn assert_recovers(disk: &FakeDisk, allowed: &[Model], when: &str) -> usize {
     let group = log.group(GroupId(0));
     let next = group.state().last.map_or(0, |id| id.index + 1);
     append(&group, vec![entry(next, 999, 100)]).unwrap();
-    drop((log, group));
-    assert_eq!(open(disk).group(GroupId(0)).state().last, Some(id(next, 999)), "{when}");
+    for disk in [disk.power_cut(0), disk.after_kill()] {
+        assert_eq!(open(&disk).group(GroupId(0)).state().last, Some(id(next, 999)), "{when}");
+    }
     found
 }
 

@@ -121,6 +121,40 @@ fn segments_go_when_all_groups_have_purged_them_and_votes_stay() {
 }
 
 #[test]
+fn a_segment_goes_only_when_the_purge_is_on_disk() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    let group = log.group(GroupId(1));
+    for index in 0..60 {
+        append(&group, vec![entry(index, 1, 1000)]).unwrap();
+    }
+    // Nobody waits for this, and nothing comes after it.
+    group.purge(id(58, 1)).unwrap();
+    until("the segments go", || log.bytes() == MIN_SEGMENT_BYTES);
+    let log = open(&disk.power_cut(0));
+    assert_eq!(log.group(GroupId(1)).state().purged, Some(id(58, 1)));
+    assert_eq!(all(&log.group(GroupId(1))), [entry(59, 1, 1000)]);
+}
+
+#[test]
+fn an_entry_that_is_purged_while_it_is_read_is_not_damage() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    let group = log.group(GroupId(1));
+    for index in 0..8 {
+        append(&group, vec![entry(index, 1, 1000)]).unwrap();
+    }
+    let find = || group.cell.state().find(0..1, 1).pop().unwrap();
+    let (before, after) = (find(), find());
+    assert!(matches!(after, Found::OnDisk { .. }));
+    // As if the segment had become another, which can happen at any time once nobody needs it.
+    disk.corrupt(&segment::path(Path::new(DIR), 1), segment::frames_start(0), 1);
+    assert_eq!(group.fetch(before).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    group.purge(id(0, 1)).unwrap();
+    assert_eq!(group.fetch(after).unwrap(), None);
+}
+
+#[test]
 #[should_panic(expected = "appends entry 2 where 1 must follow")]
 fn a_gap_is_a_programmer_error() {
     let log = open(&FakeDisk::new());

@@ -2,7 +2,8 @@
 //!
 //! The first columns are `_key` and `_op`; each field follows as a column of the type that holds all its values in
 //! this batch exactly. What one Arrow type cannot hold goes as JSON text (extension `arrow.json`) or, for decimals, as
-//! plain text; the cluster converts both to the field's declared type.
+//! plain text; the cluster converts both to the field's declared type. A field declared `json` goes as JSON text without
+//! the extension: the cluster reads texts of such a field as JSON, once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,8 +38,11 @@ pub(super) fn body(op: Op, patches: &[Patch], fields: &[(FieldName, ValueType)])
     let mut columns = vec![keys, ops];
     let mut schema = vec![Field::new(KEY_COLUMN, DataType::Utf8, false), Field::new(OP_COLUMN, DataType::Utf8, false)];
     if op == Op::Upsert {
-        for (at, (name, _)) in fields.iter().enumerate() {
-            let (array, is_json) = column(patches, at)?;
+        for (at, (name, kind)) in fields.iter().enumerate() {
+            let (array, is_json) = match kind {
+                ValueType::Json => (json(patches.iter().map(|patch| &patch.values[at])), false),
+                _ => column(patches, at)?,
+            };
             let field = Field::new(name.as_str(), array.data_type().clone(), true);
             let metadata =
                 if is_json { HashMap::from([(EXTENSION.into(), ARROW_JSON.into())]) } else { HashMap::new() };
@@ -101,19 +105,20 @@ fn column(patches: &[Patch], at: usize) -> Result<(ArrayRef, bool), ArrowError> 
             });
             Arc::new(micros.with_timezone("UTC"))
         }
-        Shape::Json => {
-            let texts = collect::<_, StringArray>(values(), |value| match value {
-                Value::Null => None,
-                other => {
-                    let mut text = String::new();
-                    other.write_json(&mut text);
-                    Some(text)
-                }
-            });
-            return Ok((Arc::new(texts), true));
-        }
+        Shape::Json => return Ok((json(values()), true)),
     };
     Ok((array, false))
+}
+
+fn json<'a>(values: impl Iterator<Item = &'a Value>) -> ArrayRef {
+    Arc::new(collect::<_, StringArray>(values, |value| match value {
+        Value::Null => None,
+        other => {
+            let mut text = String::new();
+            other.write_json(&mut text);
+            Some(text)
+        }
+    }))
 }
 
 fn collect<'a, T, A: FromIterator<Option<T>>>(
@@ -203,7 +208,11 @@ mod tests {
     }
 
     fn decoded(op: Op, patches: &[Patch]) -> RecordBatch {
-        let fields = [(FieldName::new("f").unwrap(), ValueType::Any)];
+        decoded_as(ValueType::Any, op, patches)
+    }
+
+    fn decoded_as(kind: ValueType, op: Op, patches: &[Patch]) -> RecordBatch {
+        let fields = [(FieldName::new("f").unwrap(), kind)];
         let body = body(op, patches, &fields).unwrap();
         let mut reader = StreamReader::try_new(body.as_ref(), None).unwrap();
         let batch = reader.next().unwrap().unwrap();
@@ -247,6 +256,18 @@ mod tests {
         }
         let mixed = decoded(Op::Upsert, &patches(vec![decimal("1.50"), Value::String("q\"".into())]));
         assert_eq!(mixed.column(2).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1.50", "\"q\\\"\""]);
+    }
+
+    #[test]
+    fn texts_of_json_fields_are_json_however_often_they_are_read() {
+        let values = vec![Value::String("plain".into()), Value::Int(1), Value::Null, Value::String("{\"a\":1}".into())];
+        let batch = decoded_as(ValueType::Json, Op::Upsert, &patches(values.clone()));
+        assert!(batch.schema().field(2).metadata().is_empty());
+        for (row, value) in values.into_iter().enumerate() {
+            let cell = batch.column(2).is_valid(row).then(|| batch.column(2).as_string::<i32>().value(row));
+            let received = cell.map_or(Value::Null, |text| Value::String(text.into()));
+            assert_eq!(received.convert(ValueType::Json), Ok(value));
+        }
     }
 
     #[test]

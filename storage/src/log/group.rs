@@ -107,22 +107,24 @@ impl Group {
         Some(self.slots.get(self.position(index)?)?.id(index))
     }
 
-    /// Appends an entry, which follows the last, and returns its number.
-    pub(super) fn push(&mut self, entry: &LogEntry) -> u64 {
-        let number = self.next_number;
-        self.next_number += 1;
-        let slot = Slot {
-            number,
-            term: entry.id.term,
-            leader: entry.id.leader,
-            kind: entry.kind,
-            payload_bytes: u32::try_from(entry.payload.len()).unwrap_or(u32::MAX),
-            payload: Some(entry.payload.clone()),
-            place: None,
-        };
-        self.bytes += slot.frame_bytes();
-        self.slots.push_back(slot);
-        number
+    /// Appends entries, which follow the last without a gap, and returns the number of the first.
+    pub(super) fn append(&mut self, entries: &[LogEntry]) -> u64 {
+        let first = self.next_number;
+        for entry in entries {
+            let slot = Slot {
+                number: self.next_number,
+                term: entry.id.term,
+                leader: entry.id.leader,
+                kind: entry.kind,
+                payload_bytes: u32::try_from(entry.payload.len()).unwrap_or(u32::MAX),
+                payload: Some(entry.payload.clone()),
+                place: None,
+            };
+            self.next_number += 1;
+            self.bytes += slot.frame_bytes();
+            self.slots.push_back(slot);
+        }
+        first
     }
 
     /// Removes the entries from this index on. Returns whether there were any.
@@ -247,9 +249,9 @@ mod tests {
     #[test]
     fn an_entry_that_was_replaced_is_not_mistaken_for_the_new_one() {
         let mut group = Group::default();
-        let old = group.push(&entry(1));
+        let old = group.append(&[entry(1)]);
         assert!(group.truncate_from(0));
-        let new = group.push(&entry(2));
+        let new = group.append(&[entry(2)]);
         group.place(0, old, place());
         assert!(group.slots[0].place.is_none());
         group.place(0, new, place());
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn an_entry_that_is_not_on_disk_keeps_its_payload() {
         let mut group = Group::default();
-        let number = group.push(&entry(1));
+        let number = group.append(&[entry(1)]);
         group.evict(0, number);
         assert!(matches!(&group.find(0..1, 1)[..], [Found::Cached(found)] if *found == entry(1)));
     }

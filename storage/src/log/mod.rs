@@ -2,11 +2,11 @@
 //!
 //! The Raft log is the write-ahead log; nothing is logged twice. [`Log`] is the whole, [`GroupLog`] one group's part of
 //! it. A group's entries are indexed in memory and the newest payloads cached; the rest is read from disk when asked
-//! for. One thread writes ([`writer`]), and one sync serves whatever all groups have queued meanwhile.
+//! for. One thread writes (`writer`), and one sync serves whatever all groups have queued meanwhile.
 //!
-//! Files: [`segment`] (headers and checkpoints), [`frame`] (the checksummed units), [`spare`] (the next segment, made
+//! Files: `segment` (headers and checkpoints), `frame` (the checksummed units), `spare` (the next segment, made
 //! before it is needed). What is made of them when the log is opened, and the table that tells a torn tail from damage:
-//! [`recovery`].
+//! `recovery`.
 //!
 //! Invariants:
 //! 1. What memory shows and what is queued for the disk are in the same order, for each group.
@@ -337,10 +337,9 @@ impl GroupLog {
                 assert!(index == expected, "group {group} appends entry {index} where {expected} must follow");
                 assert!(bytes <= self.inner.segment_bytes / 4, "group {group} appends an entry of {bytes} bytes");
             }
-            entries.iter().map(|entry| state.push(entry)).fold(None, |first, number| first.or(Some(number)))
+            state.append(&entries)
         };
-        let record = Record::Entries { entries, number: number.unwrap_or_default() };
-        self.send(record, Some(waiter));
+        self.send(Record::Entries { entries, number }, Some(waiter));
     }
 
     /// Saves the vote; `done` is called when it is on disk.

@@ -2,7 +2,7 @@
 //!
 //! A file holds a header with two blobs that this module does not interpret (`head`: the caller's own words, such as
 //! log id and membership; `meta`: the state machine's), then blocks of at most 1 MiB, then a footer with checksums.
-//! [`format`] has the bytes.
+//! `format.rs` has the bytes.
 //!
 //! Files: `<group, 5 digits>-<index, 20 digits>.snapshot`; while being written, the same with `.partial` at the end.
 //!

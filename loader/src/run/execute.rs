@@ -50,6 +50,8 @@ pub(super) struct Setup<'a> {
     pub(super) client: Client,
     pub(super) mapping: Mapping,
     pub(super) notes: Vec<String>,
+    /// When the run was asked for: its query may have run for long by now.
+    pub(super) began: Instant,
 }
 
 /// Why a run stops before its end.
@@ -69,7 +71,6 @@ struct Execution<'a> {
     state: State,
     sync: SyncState,
     id: String,
-    began: Instant,
     kind: RunKind,
     resend: Option<ResendReason>,
     counts: RowCounts,
@@ -97,7 +98,6 @@ pub(super) fn execute(setup: Setup<'_>, state: State, sync: SyncState, rows: Row
         state,
         sync,
         id,
-        began: Instant::now(),
         kind,
         resend: None,
         counts: RowCounts::default(),
@@ -340,7 +340,7 @@ impl Execution<'_> {
             swept: self.swept,
             batches: self.sent.batches,
             bytes: self.sent.bytes,
-            seconds: self.began.elapsed().as_secs_f64(),
+            seconds: self.setup.began.elapsed().as_secs_f64(),
             notes: self.setup.notes,
             rejections,
         }

@@ -13,6 +13,8 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::time::Instant;
+
 use larder_types::names::SyncName;
 
 pub use report::{
@@ -137,11 +139,15 @@ pub fn plan(
     options: PlanOptions,
     progress: &dyn Progress,
 ) -> Result<PlanReport, RunError> {
+    let began = Instant::now();
     let spec = find(project, sync)?;
     let (_, held, _) = hold(project, sync, options.full)?;
+    progress.phase(Phase::Reading, None);
     let (rows, mapping) = open(project, spec)?;
-    plan::plan(spec, &mapping, &held, rows, options, progress)
-        .map_err(|message| RunError::Failed { message, report: None })
+    let mut plan = plan::plan(spec, &mapping, &held, rows, options, progress)
+        .map_err(|message| RunError::Failed { message, report: None })?;
+    plan.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(plan)
 }
 
 /// Runs `sync`: reads its rows, finds what changed since the acknowledged state, and sends it. Blocking.
@@ -164,13 +170,15 @@ fn run_tuned(
     progress: &dyn Progress,
     tuning: Tuning,
 ) -> Result<RunReport, RunError> {
+    let began = Instant::now();
     let spec = find(project, sync)?;
     let client =
         Client::new(&project.cluster, spec, tuning.retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
     let (state, held, interrupted) = hold(project, sync, options.full)?;
     let notes = interrupted.iter().map(note_of_interrupted).collect();
+    progress.phase(Phase::Reading, None);
     let (rows, mapping) = open(project, spec)?;
-    let setup = Setup { spec, options, progress, tuning, client, mapping, notes };
+    let setup = Setup { spec, options, progress, tuning, client, mapping, notes, began };
     execute(setup, state, held, rows)
 }
 

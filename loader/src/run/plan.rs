@@ -1,7 +1,5 @@
 //! A plan: what a run would do, without a word to the cluster.
 
-use std::time::Instant;
-
 use larder_types::patch::ExitMode;
 use serde_json::value::RawValue;
 
@@ -22,7 +20,7 @@ use crate::state::SyncState;
 /// Rejected rows that a plan shows.
 const SHOWN: usize = 20;
 
-/// Reads, compares, maps what would be sent, and counts.
+/// Reads, compares, maps what would be sent, and counts. The caller knows the time that it took.
 pub(super) fn plan(
     spec: &SyncSpec,
     mapping: &Mapping,
@@ -31,7 +29,6 @@ pub(super) fn plan(
     options: PlanOptions,
     progress: &dyn Progress,
 ) -> Result<PlanReport, Failure> {
-    let began = Instant::now();
     let baseline = Baseline::load(sync, spec, mapping, options.full)?;
     let context = Context { state: sync, all: options.full, progress, tuning: Tuning::default() };
     let mut prepared = prepare(spec, mapping, rows, &baseline, context)?;
@@ -56,7 +53,7 @@ pub(super) fn plan(
         blocked,
         samples,
         rejections,
-        elapsed_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        elapsed_ms: 0,
     })
 }
 

@@ -37,7 +37,8 @@ impl Watch {
     /// Starts watching a sync.
     pub(super) fn new(sync: &str, announce: bool) -> Self {
         let shown = if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_prefix(sync.to_owned());
+            set_phase(&bar, Phase::Reading, None);
             bar.enable_steady_tick(TICK);
             Shown::Bar(bar)
         } else {
@@ -69,19 +70,7 @@ impl Progress for Watch {
 
     fn phase(&self, phase: Phase, total: Option<u64>) {
         match &self.shown {
-            Shown::Bar(bar) => {
-                let template = match total {
-                    Some(_) => "{prefix}: {msg} {human_pos} of {human_len} rows [{bar:30}] {elapsed}",
-                    None => "{spinner} {prefix}: {msg} {human_pos} rows, {elapsed}",
-                };
-                if let Ok(style) = ProgressStyle::with_template(template) {
-                    bar.set_style(style);
-                }
-                bar.set_prefix(self.sync.clone());
-                bar.set_message(word(phase));
-                total.map_or_else(|| bar.unset_length(), |total| bar.set_length(total));
-                bar.set_position(0);
-            }
+            Shown::Bar(bar) => set_phase(bar, phase, total),
             Shown::Lines { rows, last } => {
                 rows.store(0, Ordering::Relaxed);
                 if let Ok(mut last) = last.lock() {
@@ -106,6 +95,19 @@ impl Progress for Watch {
             }
         }
     }
+}
+
+fn set_phase(bar: &ProgressBar, phase: Phase, total: Option<u64>) {
+    let template = match total {
+        Some(_) => "{prefix}: {msg} {human_pos} of {human_len} rows [{bar:30}] {elapsed}",
+        None => "{spinner} {prefix}: {msg} {human_pos} rows, {elapsed}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(word(phase));
+    total.map_or_else(|| bar.unset_length(), |total| bar.set_length(total));
+    bar.set_position(0);
 }
 
 fn word(phase: Phase) -> &'static str {

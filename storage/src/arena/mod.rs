@@ -103,12 +103,6 @@ impl Arena {
         FrozenArena { segments: self.segments.iter().map(|s| s.as_ref().map(|owned| owned.segment.clone())).collect() }
     }
 
-    /// Bytes of all segments that are not free.
-    #[cfg(test)]
-    pub(crate) fn segments(&self) -> usize {
-        self.segments.iter().flatten().count()
-    }
-
     fn owned(&mut self, id: u32) -> &mut Owned {
         let Some(owned) = &mut self.segments[id as usize] else { unreachable!("a segment in use has memory") };
         owned
@@ -164,5 +158,124 @@ impl FrozenArena {
         };
         // SAFETY: by the contract a record stands there, written before the freeze.
         unsafe { segment.record(location.offset()) }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use larder_types::limits::MAX_RECORD_BYTES;
+
+    use super::*;
+    use crate::record::row::RowWriter;
+
+    /// A record of this many bytes.
+    fn record(len: usize, version: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let key = vec![b'k'; (len - 5).min(1000)];
+        RowWriter::new(&key, version, &mut bytes).finish().unwrap();
+        bytes.resize(len, 0);
+        let header = u32::from_le_bytes(*bytes.first_chunk().unwrap()) & !0x7_ffff | u32::try_from(len).unwrap();
+        bytes[..4].copy_from_slice(&header.to_le_bytes());
+        bytes
+    }
+
+    fn in_use(arena: &Arena) -> usize {
+        arena.segments.iter().flatten().count()
+    }
+
+    #[test]
+    fn records_are_found_where_they_were_put() {
+        let mut arena = Arena::new();
+        let records: Vec<_> = (0..400u64).map(|n| record(6 + usize::try_from(n).unwrap() * 23, n % 128)).collect();
+        let locations: Vec<_> = records.iter().map(|record| arena.append(record)).collect();
+        assert!(in_use(&arena) > 1);
+        for (record, location) in records.iter().zip(&locations) {
+            assert_eq!(arena.record(*location), record);
+            // SAFETY: this thread is the writer, and nothing was retired.
+            assert_eq!(unsafe { arena.directory().record(*location) }, record);
+        }
+    }
+
+    #[test]
+    fn the_largest_records_fit_four_to_a_segment() {
+        let mut arena = Arena::new();
+        let largest = record(MAX_RECORD_BYTES, 1);
+        let locations: Vec<_> = (0..9).map(|_| arena.append(&largest)).collect();
+        assert_eq!(in_use(&arena), 3);
+        assert!(locations.iter().all(|location| arena.record(*location) == largest));
+    }
+
+    #[test]
+    fn a_segment_goes_when_its_last_record_does() {
+        let mut arena = Arena::new();
+        let large = record(MAX_RECORD_BYTES, 1);
+        let first: Vec<_> = (0..4).map(|_| arena.append(&large)).collect();
+        let next = arena.append(&large);
+        first[..3].iter().for_each(|location| arena.release(*location));
+        assert_eq!(in_use(&arena), 2);
+        arena.release(first[3]);
+        assert_eq!(in_use(&arena), 1);
+        arena.release(next);
+        assert_eq!(in_use(&arena), 1, "the open segment stays");
+        let filled: Vec<_> = (0..4).map(|_| arena.append(&large).segment()).collect();
+        assert_eq!(filled, [next.segment(), next.segment(), next.segment(), filled[3]]);
+        assert_eq!(in_use(&arena), 2, "dead records still take their space in it");
+    }
+
+    #[test]
+    fn an_open_segment_without_live_records_goes_when_it_is_sealed() {
+        let mut arena = Arena::new();
+        let large = record(MAX_RECORD_BYTES, 1);
+        for _ in 0..40 {
+            let location = arena.append(&large);
+            arena.release(location);
+        }
+        assert_eq!(in_use(&arena), 1);
+    }
+
+    #[test]
+    fn ids_are_used_again_only_when_no_reader_can_know_them() {
+        let mut arena = Arena::new();
+        let large = record(MAX_RECORD_BYTES, 1);
+        // Pinned like a reader that has just loaded the first location.
+        let guard = crossbeam_epoch::pin();
+        let first = arena.append(&large);
+        let churn = |arena: &mut Arena| {
+            let location = arena.append(&large);
+            arena.release(location);
+            location.segment()
+        };
+        arena.release(first);
+        let later: Vec<_> = (0..40).map(|_| churn(&mut arena)).collect();
+        assert!(arena.segments[1].is_none(), "the first segment is retired");
+        assert!(later[4..].iter().all(|id| *id != 1), "its id was used while a reader could know it");
+        // SAFETY: `guard` was pinned before the segment was retired.
+        assert_eq!(unsafe { arena.directory().record(first) }, large);
+        drop(guard);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !later.contains(&churn(&mut arena)) {
+            crossbeam_epoch::pin().flush();
+            assert!(Instant::now() < deadline, "the id of a retired segment was never used again");
+        }
+    }
+
+    #[test]
+    fn a_frozen_arena_keeps_what_is_released() {
+        let mut arena = Arena::new();
+        let large = record(MAX_RECORD_BYTES, 1);
+        let kept = arena.append(&large);
+        let frozen = arena.freeze();
+        arena.release(kept);
+        (0..40).for_each(|version| {
+            let location = arena.append(&record(MAX_RECORD_BYTES, version));
+            arena.release(location);
+            crossbeam_epoch::pin().flush();
+        });
+        drop(arena);
+        // SAFETY: the record was live at the freeze.
+        assert_eq!(unsafe { frozen.record(kept) }, large);
     }
 }

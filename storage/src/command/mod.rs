@@ -21,6 +21,8 @@
 
 pub(crate) mod decode;
 mod encode;
+#[cfg(test)]
+mod tests;
 
 use larder_types::ids::{CollectionId, Generation, Micros, SyncSlot};
 
@@ -93,6 +95,7 @@ pub struct Patched {
     /// Records that lost this sync's fields, or were deleted.
     pub removed: u64,
     /// Patches refused because the record would grow beyond `MAX_RECORD_BYTES`, by their number among the patches
-    /// added to the encoder (counted over all parts of the shard's batch, from 0), ascending.
+    /// added to the encoder (counted over all parts of the shard's batch, from 0), ascending. A new record is refused
+    /// like this too if 4096 others share its hash in all bits that tell pages apart, which only crafted keys do.
     pub too_large: Vec<u32>,
 }

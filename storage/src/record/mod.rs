@@ -37,6 +37,8 @@ pub(crate) mod fields;
 mod json;
 pub(crate) mod merge;
 pub(crate) mod row;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 mod view;
 

@@ -113,14 +113,14 @@ impl<'a> Row<'a> {
 
     /// The log index of the record's last change, be it a patch or the clear of a sync in all records.
     pub(crate) fn version(self, clears: &Clears) -> u64 {
-        let cleared = self.groups().filter(|group| !group.is_live(clears)).map(|group| clears.of(group.slot).index);
+        let cleared = self.groups().filter_map(|group| clears.after(group.slot, group.clears));
         cleared.fold(self.version, u64::max)
     }
 }
 
 impl Group<'_> {
     fn is_live(&self, clears: &Clears) -> bool {
-        u16::from(self.clears) >= clears.of(self.slot).count
+        clears.after(self.slot, self.clears).is_none()
     }
 
     /// When the group was last touched, to the second.

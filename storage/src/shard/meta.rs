@@ -5,12 +5,12 @@
 //! ```text
 //! meta       := version u8, 1 | applied index | number of collections | collection*
 //! collection := id | number of records | number of clears | clear* | number of runs | run*
-//! clear      := slot u8 | count | log index of the last
+//! clear      := slot u8 | number of clears, 1 to 255 | log index of each
 //! run        := slot u8 | generation | number of batches | batch*
 //! batch      := seq | number of parts | outcome*
 //! outcome    := added | changed | unchanged | removed | number of patches refused | number of such a patch*
 //! ```
-//! Collections, slots, batches and numbers of patches ascend. The records of the blocks belong to the collections in
+//! Collections, slots, indexes, batches and numbers of patches ascend. The records of the blocks belong to the collections in
 //! this order, each taking as many as it says.
 //!
 //! Invariant: what is read is what would be written; anything else is refused without panic.
@@ -21,7 +21,7 @@ use larder_types::ids::{CollectionId, Generation, SyncSlot};
 
 use super::runs::Run;
 use crate::command::Patched;
-use crate::record::clears::{Clear, Clears};
+use crate::record::clears::{Clears, MAX_CLEARS};
 use crate::record::cursor::{Cursor, Malformed, put_varint};
 
 const VERSION: u8 = 1;
@@ -75,10 +75,10 @@ impl CollectionMeta {
         put_varint(u64::from(self.id.0), out);
         put_varint(self.records, out);
         put_varint(self.clears.iter().count() as u64, out);
-        for (slot, clear) in self.clears.iter() {
+        for (slot, indexes) in self.clears.iter() {
             out.push(slot.0);
-            put_varint(u64::from(clear.count), out);
-            put_varint(clear.index, out);
+            put_varint(indexes.len() as u64, out);
+            indexes.iter().for_each(|index| put_varint(*index, out));
         }
         put_varint(self.runs.len() as u64, out);
         for (slot, run) in &self.runs {
@@ -97,7 +97,7 @@ impl CollectionMeta {
         let id = CollectionId(cursor.varint_u32()?);
         let records = cursor.varint()?;
         let clears = ascending(cursor, decode_clear, |(slot, _)| *slot)?;
-        let clears = clears.into_iter().fold(Clears::default(), |all, (slot, clear)| all.with(slot, clear));
+        let clears = clears.into_iter().fold(Clears::default(), |all, (slot, indexes)| all.with(slot, indexes));
         let runs = ascending(cursor, decode_run, |(slot, _)| *slot)?.into_iter().collect();
         Ok(Self { id, records, clears, runs })
     }
@@ -121,11 +121,13 @@ fn ascending<T, K: Ord>(
     Ok(items)
 }
 
-fn decode_clear(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Clear), Malformed> {
+fn decode_clear(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Vec<u64>), Malformed> {
     let slot = SyncSlot(cursor.u8()?);
-    let count = u8::try_from(cursor.varint()?).map_err(|_| Malformed("it counts more clears than a record can"))?;
-    let clear = Clear { count: count.into(), index: cursor.varint()? };
-    if clear == Clear::default() { Err(Malformed("it lists a sync that was not cleared")) } else { Ok((slot, clear)) }
+    let indexes = ascending(cursor, |cursor| cursor.varint(), |index| *index)?;
+    match indexes.len() {
+        1..=MAX_CLEARS => Ok((slot, indexes)),
+        _ => Err(Malformed("a sync was cleared never or more often than a record can count")),
+    }
 }
 
 fn decode_run(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Run), Malformed> {

@@ -13,15 +13,23 @@
 
 mod frozen;
 mod meta;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod model_tests;
 mod reader;
 mod records;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod reference;
 mod restore;
 mod runs;
 mod state;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod stress_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
 
 use std::sync::Arc;
 
@@ -124,7 +132,7 @@ impl Shard {
     ///
     /// # Errors
     /// When the content breaks the format; the state is then as before.
-    pub fn restore<'a>(&mut self, meta: &[u8], blocks: &mut dyn Iterator<Item = &'a [u8]>) -> Result<(), ShardError> {
+    pub fn restore(&mut self, meta: &[u8], blocks: &mut dyn Iterator<Item = &[u8]>) -> Result<(), ShardError> {
         let state = restore::restore(self.options.hash_seed, meta, blocks).map_err(|e| ShardError::Snapshot(e.0))?;
         self.shared.show(state.view());
         // The old state goes only now that no new reader can reach it.

@@ -14,14 +14,11 @@ use crate::arena::location::Location;
 use crate::arena::{Arena, padded};
 use crate::command::Patched;
 use crate::command::decode::{Change, Patch, Sweep};
-use crate::record::clears::{Clear, Clears};
+use crate::record::clears::{Clears, MAX_CLEARS};
 use crate::record::merge::{Merged, Scratch};
 use crate::record::row::{Group, Row, key_of};
 use crate::table::word::spread;
 use crate::table::writer::{Found, Full, TableWriter};
-
-/// Most clears that a group can tell apart.
-const MAX_CLEARS: u16 = 255;
 
 /// One collection, while one entry is applied to it.
 pub(crate) struct Records<'a> {
@@ -64,7 +61,7 @@ impl Records<'_> {
         let found = self.table.find(hash, key, self.arena);
         let old = found.map(|found| Row::of_checked(self.arena.record(found.location)));
         let Stamp { slot, generation, seconds } = stamp;
-        let clears = count_of(self.table.clears(), slot);
+        let clears = self.table.clears().seen(slot);
         let patch = Group { slot, clears, generation, seconds, fields };
         let merged = self.scratch.upsert(old, key, &patch, self.index, self.table.clears());
         match found {
@@ -125,9 +122,10 @@ impl Records<'_> {
         if self.table.counters().of(slot).load(Ordering::Relaxed) == 0 {
             return;
         }
-        let count = self.table.clears().of(slot).count + 1;
-        let clears = self.table.clears().with(slot, Clear { count, index: self.index });
-        if count <= MAX_CLEARS {
+        let indexes = [self.table.clears().of(slot), &[self.index]].concat();
+        let countable = indexes.len() <= MAX_CLEARS;
+        let clears = self.table.clears().with(slot, indexes);
+        if countable {
             self.table.set_clears(clears);
         } else {
             self.forget_clears(slot, &clears);
@@ -138,7 +136,7 @@ impl Records<'_> {
     /// Rewrites the records in which the sync has a group, all of which are absent by these clears, and counts its
     /// clears from 0 again.
     fn forget_clears(&mut self, slot: SyncSlot, clears: &Clears) {
-        let forgotten = clears.with(slot, Clear { count: 0, ..clears.of(slot) });
+        let forgotten = clears.with(slot, Vec::new());
         let Self { arena, scratch, .. } = self;
         let (mut before, mut after) = (0, 0);
         let unused = self.table.rewrite(forgotten, |location| {
@@ -209,13 +207,6 @@ impl Records<'_> {
         let counters = self.table.counters();
         row.live(self.table.clears()).for_each(|group| add(counters.of(group.slot), 1));
     }
-}
-
-/// The number of clears for a new group of this sync.
-fn count_of(clears: &Clears, slot: SyncSlot) -> u8 {
-    let count = clears.of(slot).count;
-    assert!(count <= MAX_CLEARS, "clears that no group can tell apart are forgotten at once");
-    count.to_le_bytes()[0]
 }
 
 /// The first and the last place of a chunk.

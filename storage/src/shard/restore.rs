@@ -10,16 +10,12 @@ use crate::record::cursor::Malformed;
 use crate::record::row::{HEADER_BYTES, Row, record_len};
 
 /// The state with this content.
-pub(super) fn restore<'a>(
-    seed: u64,
-    meta: &[u8],
-    blocks: &mut dyn Iterator<Item = &'a [u8]>,
-) -> Result<State, Malformed> {
+pub(super) fn restore(seed: u64, meta: &[u8], blocks: &mut dyn Iterator<Item = &[u8]>) -> Result<State, Malformed> {
     let meta = Meta::decode(meta)?;
     let mut state = State::new(seed);
     let mut records = BlockRecords { blocks, rest: &[] };
     for collection in &meta.collections {
-        state.collections.insert(collection.id, Collection::restored(collection));
+        state.collections.insert(collection.id, Collection::new(collection.clears.clone(), collection.runs.clone()));
         let Some(mut target) = state.records(0, collection.id) else { continue };
         for _ in 0..collection.records {
             let record = records.next()?.ok_or(Malformed("it has fewer records than it says"))?;
@@ -36,10 +32,10 @@ pub(super) fn restore<'a>(
 
 fn check<'a>(record: &'a [u8], collection: &CollectionMeta, applied: u64) -> Result<Row<'a>, Malformed> {
     let row = Row::check(record)?;
-    if row.version > applied {
+    if row.version(&collection.clears) > applied {
         return Err(Malformed("a record is newer than the snapshot"));
     }
-    if row.groups().any(|group| u16::from(group.clears) > collection.clears.of(group.slot).count) {
+    if row.groups().any(|group| usize::from(group.clears) > collection.clears.of(group.slot).len()) {
         return Err(Malformed("a record has seen clears that never were"));
     }
     Ok(row)
@@ -85,12 +81,5 @@ impl Records<'_> {
         self.insert(hash).map_err(|_| Malformed("more keys than a page holds share their hash"))?;
         self.count_groups(row);
         Ok(())
-    }
-}
-
-impl Collection {
-    /// An empty collection with this memory of clears and runs.
-    fn restored(meta: &CollectionMeta) -> Self {
-        Self { runs: meta.runs.clone(), ..Self::new(meta.clears.clone()) }
     }
 }

@@ -1,6 +1,7 @@
 //! The writer's state, and how commands change it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,8 +34,15 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
-    pub(crate) fn new(clears: Clears) -> Self {
-        Self { table: TableWriter::new(clears), runs: BTreeMap::new() }
+    /// An empty collection with this memory of clears and runs.
+    pub(crate) fn new(clears: Clears, runs: BTreeMap<SyncSlot, Run>) -> Self {
+        Self { table: TableWriter::new(clears), runs }
+    }
+}
+
+impl Default for Collection {
+    fn default() -> Self {
+        Self::new(Clears::default(), BTreeMap::new())
     }
 }
 
@@ -122,12 +130,11 @@ impl State {
 
     /// What is remembered of a sync; the collection is made known if need be.
     fn run(&mut self, collection: CollectionId, slot: SyncSlot, shared: &Shared) -> &mut Run {
-        if !self.collections.contains_key(&collection) {
-            self.collections.insert(collection, Collection::new(Clears::default()));
+        if let Entry::Vacant(vacant) = self.collections.entry(collection) {
+            vacant.insert(Collection::default());
             shared.show(self.view());
         }
-        let held = self.collections.entry(collection).or_insert_with(|| Collection::new(Clears::default()));
-        held.runs.entry(slot).or_default()
+        self.collections.entry(collection).or_default().runs.entry(slot).or_default()
     }
 
     /// The records of a collection, if it is known.

@@ -299,3 +299,7 @@ impl OwnedPage {
 fn retire(pages: Vec<Arc<Page>>) {
     crossbeam_epoch::pin().defer(move || drop(pages));
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

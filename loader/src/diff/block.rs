@@ -44,11 +44,9 @@ pub(crate) fn write(raw: &[u8], out: &mut impl Write) -> io::Result<u64> {
     Ok((HEAD_BYTES + stored.len()) as u64)
 }
 
-/// The length in the file of the block that `bytes` begin with, if so many bytes are there.
-pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
-    let (stored_len, _) = bytes.split_first_chunk::<4>()?;
-    let len = HEAD_BYTES + u32::from_le_bytes(*stored_len) as usize;
-    (bytes.len() >= len).then_some(len)
+/// The number of stored bytes that follow the head in `head`.
+pub(crate) fn stored_length(head: &[u8]) -> usize {
+    head.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize)
 }
 
 /// Reads the block that `bytes` begin with.
@@ -56,8 +54,8 @@ pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
 /// # Errors
 /// When it is cut short or damaged.
 pub(crate) fn read(bytes: &[u8]) -> Result<Vec<u8>, BlockError> {
-    let len = length(bytes).ok_or(BlockError::Short)?;
-    let (head, stored) = bytes[..len].split_first_chunk::<HEAD_BYTES>().ok_or(BlockError::Short)?;
+    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(BlockError::Short)?;
+    let stored = rest.get(..stored_length(head)).ok_or(BlockError::Short)?;
     let [a, b, c, d, e, f, g, h, sum @ ..] = *head;
     let (stored_len, raw_len) = ([a, b, c, d], [e, f, g, h]);
     if u64::from_le_bytes(sum) != checksum(stored_len, raw_len, stored) {

@@ -54,6 +54,14 @@ pub(crate) enum CellFault {
     /// A list or struct that is nested too deep.
     #[error("holds a value that is nested too deep")]
     TooDeep = 3,
+    /// A list or struct with a number that is not finite, or a time outside the years that text can name.
+    #[error("holds a list or struct with a number or time that JSON cannot hold")]
+    NotJson = 4,
+}
+
+impl CellFault {
+    /// All faults, each at the place of its number.
+    const ALL: [Self; 5] = [Self::OutOfRange, Self::TooManyDigits, Self::InvalidJson, Self::TooDeep, Self::NotJson];
 }
 
 /// What a cell holds.
@@ -146,8 +154,7 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Result<Cell, NotARow> {
         OBJECT => Value::Struct(Fragment::trusted(take_text(bytes)?)),
         FAULT => {
             let [code] = take_fixed(bytes)?;
-            let faults = [CellFault::OutOfRange, CellFault::TooManyDigits, CellFault::InvalidJson, CellFault::TooDeep];
-            return faults.get(usize::from(code)).map(|fault| Err(*fault)).ok_or(NotARow);
+            return CellFault::ALL.get(usize::from(code)).map(|fault| Err(*fault)).ok_or(NotARow);
         }
         _ => return Err(NotARow),
     };
@@ -203,6 +210,7 @@ mod tests {
             Err(CellFault::TooManyDigits),
             Err(CellFault::InvalidJson),
             Err(CellFault::TooDeep),
+            Err(CellFault::NotJson),
         ];
         let mut row = Vec::new();
         cells.iter().for_each(|cell| put(cell, &mut row));

@@ -18,7 +18,7 @@ use arrow_schema::{ArrowError, DataType, Field, TimeUnit};
 use larder_types::api::ARROW_JSON;
 use larder_types::decimal::Decimal;
 use larder_types::json::Fragment;
-use larder_types::value::Value;
+use larder_types::value::{Value, ValueType};
 
 use super::cell::{self, Cell, CellFault};
 
@@ -66,6 +66,23 @@ pub(crate) fn is_supported(field: &Field) -> bool {
             DataType::Struct(members) => members.iter().all(|member| is_supported(member)),
             _ => true,
         }
+}
+
+/// Tells whether cells of this type have the one text that a key needs.
+pub(crate) fn can_be_key(field: &Field) -> bool {
+    !matches!(
+        folded(field),
+        None | Some(
+            DataType::Float32
+                | DataType::Float64
+                | DataType::LargeBinary
+                | DataType::List(_)
+                | DataType::LargeList(_)
+                | DataType::FixedSizeList(..)
+                | DataType::Map(..)
+                | DataType::Struct(_)
+        )
+    ) || field.metadata().get(EXTENSION).map(String::as_str) == Some(ARROW_UUID)
 }
 
 /// The type that stands for a column's own; `None` if it cannot be read.
@@ -172,6 +189,11 @@ impl Column {
             Self::Map(keys, values) => Value::Struct(map_json(keys, values, row)?),
             Self::Struct(members, _) => Value::Struct(struct_json(members, row)?),
         })
+    }
+
+    /// A cell inside a list or struct, where no declared type will look at it.
+    fn inner(&self, row: usize) -> Cell {
+        self.cell(row)?.convert(ValueType::Any).map_err(|_| CellFault::NotJson)
     }
 
     fn is_null(&self, row: usize) -> bool {
@@ -300,7 +322,7 @@ fn structure(array: &ArrayRef) -> Result<Column, ArrowError> {
 
 fn list_json(nested: &Nested, row: usize) -> Result<Fragment, CellFault> {
     let (start, end) = nested.ranges[row];
-    let items = (start..end).map(|at| nested.items.cell(at)).collect::<Result<Vec<_>, _>>()?;
+    let items = (start..end).map(|at| nested.items.inner(at)).collect::<Result<Vec<_>, _>>()?;
     Fragment::list(&items).map_err(|_| CellFault::TooDeep)
 }
 
@@ -310,12 +332,12 @@ fn map_json(keys: &Column, nested: &Nested, row: usize) -> Result<Fragment, Cell
     let mut values = Vec::with_capacity(end - start);
     for at in start..end {
         names.push(keys.cell(at)?.to_text());
-        values.push(nested.items.cell(at)?);
+        values.push(nested.items.inner(at)?);
     }
     Fragment::object(names.iter().map(String::as_str).zip(&values)).map_err(|_| CellFault::TooDeep)
 }
 
 fn struct_json(members: &[(String, Column)], row: usize) -> Result<Fragment, CellFault> {
-    let values = members.iter().map(|(_, column)| column.cell(row)).collect::<Result<Vec<_>, _>>()?;
+    let values = members.iter().map(|(_, column)| column.inner(row)).collect::<Result<Vec<_>, _>>()?;
     Fragment::object(members.iter().map(|(name, _)| name.as_str()).zip(&values)).map_err(|_| CellFault::TooDeep)
 }

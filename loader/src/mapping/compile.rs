@@ -8,7 +8,7 @@ use larder_types::value::{Value, ValueType};
 use liquid_core::model::KString;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::column::is_supported;
+use super::column::{can_be_key, is_supported};
 use super::template::Compiler;
 use super::{Compiled, CompiledField, Mapping, Problem, SourceColumn, cell};
 use crate::project::{Expression, SyncSpec};
@@ -47,6 +47,13 @@ impl<'a> Compilation<'a> {
     pub(super) fn finish(mut self) -> Result<Mapping, Vec<Problem>> {
         let spec = self.spec;
         let key = self.find(None, &spec.key, "the key column");
+        if let Some(key) = key.as_ref().filter(|key| !can_be_key(&key.field)) {
+            let kind = key.field.data_type();
+            self.problem(
+                None,
+                format!("the key column `{}` has the type {kind}, which is no key; cast it in SQL", spec.key),
+            );
+        }
         let mut drafts = Vec::with_capacity(spec.fields.len());
         for field in &spec.fields {
             if let Some(draft) = self.draft(&field.name, &field.from, field.kind) {

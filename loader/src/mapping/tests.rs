@@ -261,6 +261,24 @@ fn types_without_a_value_are_problems() {
 }
 
 #[test]
+fn a_key_needs_a_type_with_one_text() {
+    let floats = batch(vec![("x", Arc::new(Float64Array::from(vec![1.5])) as ArrayRef)]);
+    let mut spec = spec(vec![("f", ValueType::Any, Expression::Column("x".into()))]);
+    spec.key = "x".into();
+    let problems = compile(&spec, &floats.schema()).err().unwrap();
+    assert!(problems[0].message.contains("the key column `x` has the type Float64"), "{}", problems[0]);
+}
+
+#[test]
+fn a_list_that_json_cannot_hold_is_no_null() {
+    let mut list = ListBuilder::new(arrow_array::builder::Float64Builder::new());
+    list.append_value([Some(1.5), Some(f64::NAN)]);
+    let spec = spec(vec![("f", ValueType::Any, Expression::Column("x".into()))]);
+    let error = mapped(&spec, &batch(vec![("x", Arc::new(list.finish()))]), 0).unwrap_err();
+    assert_eq!(error.code, "invalid_value");
+}
+
+#[test]
 fn one_bad_cell_rejects_one_row() {
     let batch = batch(vec![("x", Arc::new(TimestampSecondArray::from(vec![i64::MAX, 1])) as ArrayRef)]);
     let spec = spec(vec![("f", ValueType::Any, Expression::Column("x".into()))]);

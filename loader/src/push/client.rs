@@ -21,6 +21,9 @@ use crate::project::{Cluster, Secret, SyncSpec};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For everything but commits: four times what a node gives itself for a batch on a slow disk.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// For how long a cluster that does not answer is asked before the first row is read: long enough for a node to
+/// restart, short enough for a person who has misspelt the address.
+const GREETING_BUDGET: Duration = Duration::from_secs(30);
 /// A commit of a full run answers when its sweep is done.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest answer that is read: 10 000 rejected rows with their keys are less.
@@ -135,13 +138,15 @@ impl Client {
     /// # Errors
     /// When the cluster cannot be reached or refuses, for example because another sync owns a field.
     pub(crate) async fn declare(&self, spec: &SyncSpec) -> Result<Declared, PushError> {
+        let patience = RetryPolicy { budget: self.policy.budget.min(GREETING_BUDGET), ..self.policy };
+        let client = Self { policy: patience, ..self.clone() };
         let what = "declare the collection";
         let collection = PutCollection { primary_index: spec.primary_index.clone() };
-        self.json(Method::PUT, &self.collection_url, Some(&collection), what).await?;
+        client.json(Method::PUT, &self.collection_url, Some(&collection), what).await?;
         let what = "declare the sync";
         let fields = spec.fields.iter().map(|field| FieldSpec { name: field.name.clone(), kind: field.kind }).collect();
         let sync = PutSync { fields, on_exit: spec.on_exit };
-        let answer = self.json(Method::PUT, &self.sync_url, Some(&sync), what).await?;
+        let answer = client.json(Method::PUT, &self.sync_url, Some(&sync), what).await?;
         let info: SyncInfo = parse(&answer, what)?;
         Ok(Declared { generation: info.generation.0, records: info.records })
     }

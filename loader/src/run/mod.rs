@@ -235,6 +235,9 @@ fn open(project: &Project, spec: &SyncSpec) -> Result<(RowStream, Mapping), RunE
 }
 
 fn note_of_interrupted(run: &Interrupted) -> String {
+    if run.sent == 0 {
+        return format!("run {} was cut off before it sent anything", run.run);
+    }
     format!(
         "run {} was cut off after {} of {} rows it had sent were acknowledged; this run sends what is missing",
         run.run, run.acknowledged, run.sent

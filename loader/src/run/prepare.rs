@@ -191,21 +191,17 @@ fn judge_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff, rejections: &mut Reje
         return Err(describe_bad_keys(spec, bad, diff));
     }
     let column = &spec.key;
-    for row in &bad.null_rows {
-        rejections.kept.push(bad_key(*row, column, KeyError::Null));
-    }
-    for duplicate in &diff.duplicates {
-        for row in duplicate.rows {
-            rejections.kept.push(Rejection {
-                key: Some(duplicate.key.clone()),
-                row: Some(row),
-                field: None,
-                code: "duplicate_key".to_owned(),
-                message: format!("column `{column}`: the key comes more than once"),
-            });
-        }
-    }
-    rejections.add_unnamed(bad.nulls + diff.duplicate_rows);
+    rejections.add_group(bad.nulls, bad.null_rows.iter().map(|row| bad_key(*row, column, KeyError::Null)));
+    let named = diff.duplicates.iter().flat_map(|duplicate| {
+        duplicate.rows.map(|row| Rejection {
+            key: Some(duplicate.key.clone()),
+            row: Some(row),
+            field: None,
+            code: "duplicate_key".to_owned(),
+            message: format!("column `{column}`: the key comes more than once"),
+        })
+    });
+    rejections.add_group(diff.duplicate_rows, named);
     Ok(())
 }
 

@@ -23,13 +23,15 @@ impl Rejections {
     }
 
     /// Counts rows of which only some are named.
-    pub(crate) fn add_unnamed(&mut self, count: u64) {
+    pub(crate) fn add_group(&mut self, count: u64, named: impl Iterator<Item = Rejection>) {
         self.count += count;
+        let room = MAX_KEPT.saturating_sub(self.kept.len());
+        self.kept.extend(named.take(room));
     }
 
     pub(crate) fn append(&mut self, other: Self) {
         self.count += other.count;
-        let room = MAX_KEPT - self.kept.len();
+        let room = MAX_KEPT.saturating_sub(self.kept.len());
         self.kept.extend(other.kept.into_iter().take(room));
     }
 }
@@ -42,5 +44,23 @@ pub(crate) fn bad_key(row: u64, column: &str, error: KeyError) -> Rejection {
         field: None,
         code: "invalid_key".to_owned(),
         message: format!("column `{column}`: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_counted_and_few_are_kept() {
+        let many = || (0..MAX_KEPT as u64 + 5).map(|row| bad_key(row, "id", KeyError::Empty));
+        let mut rejections = Rejections::default();
+        many().for_each(|rejection| rejections.add(rejection));
+        rejections.add_group(10, many().take(3));
+        let mut other = Rejections::default();
+        many().for_each(|rejection| other.add(rejection));
+        rejections.append(other);
+        assert_eq!(rejections.kept.len(), MAX_KEPT);
+        assert_eq!(rejections.count, 2 * (MAX_KEPT as u64 + 5) + 10);
     }
 }

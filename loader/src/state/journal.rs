@@ -18,14 +18,14 @@
 //! out on its account, and it is ignored. A damaged block with others after it is damage.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::diff::block::{self, BlockError};
+use crate::diff::block;
 use crate::diff::hash::{HashSecret, RowHash, SECRET_BYTES};
 use crate::diff::snapshot::{Snapshot, sync_folder};
 use crate::diff::{put_key, take, take_key};
@@ -207,13 +207,25 @@ fn encoded(raw: &[u8]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A journal that was read back.
+/// A journal that was read back: everything but its keys, which are read again when they are asked for, because those
+/// of a long run do not fit into memory.
 pub(crate) struct JournalContent {
     pub(crate) header: JournalHeader,
     path: PathBuf,
-    records: Vec<Vec<u8>>,
     answers: HashMap<u32, Answer>,
+    has_entries: bool,
     swept: bool,
+}
+
+/// What a run sent and heard, in rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct JournalTally {
+    /// Rows that went out.
+    pub(crate) sent: u64,
+    /// Of those, rows that are known to be stored.
+    pub(crate) acknowledged: u64,
+    /// Keys of which the next state differs from the one before.
+    pub(crate) decided: u64,
 }
 
 enum Answer {
@@ -235,44 +247,70 @@ pub(crate) enum Outcome {
 /// # Errors
 /// When it cannot be read or is damaged before its end.
 pub(crate) fn read(path: &Path) -> Result<Option<JournalContent>, JournalError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(JournalError::Io { path: path.to_path_buf(), source }),
-    };
     let damaged = |reason| JournalError::Damaged { path: path.to_path_buf(), reason };
-    let mut blocks = blocks(&bytes).map_err(|()| damaged("a checksum does not match"))?;
-    if blocks.is_empty() {
-        return Ok(None);
-    }
-    let header = JournalHeader::from_json(&blocks.remove(0)).ok_or_else(|| damaged("its header makes no sense"))?;
-    let mut content =
-        JournalContent { header, path: path.to_path_buf(), records: Vec::new(), answers: HashMap::new(), swept: false };
-    for record in blocks {
-        content.take(record).ok_or_else(|| damaged("a record makes no sense"))?;
+    let Some(mut blocks) = Blocks::open(path)? else { return Ok(None) };
+    let Some(header) = blocks.next()? else { return Ok(None) };
+    let mut content = JournalContent {
+        header: JournalHeader::from_json(&header).ok_or_else(|| damaged("its header makes no sense"))?,
+        path: path.to_path_buf(),
+        answers: HashMap::new(),
+        has_entries: false,
+        swept: false,
+    };
+    while let Some(record) = blocks.next()? {
+        content.take(&record).ok_or_else(|| damaged("a record makes no sense"))?;
     }
     Ok(Some(content))
 }
 
-fn blocks(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, ()> {
-    let mut blocks = Vec::new();
-    while let Some(len) = block::length(bytes) {
-        match block::read(bytes) {
-            Ok(raw) => blocks.push(raw),
-            // Nothing after it: the process died while writing it.
-            Err(BlockError::Short | BlockError::Damaged) if len == bytes.len() => break,
-            Err(_) => return Err(()),
-        }
-        bytes = &bytes[len..];
+/// The blocks of a journal, one at a time.
+struct Blocks {
+    path: PathBuf,
+    file: BufReader<File>,
+    /// Bytes that are still to be read.
+    left: u64,
+}
+
+impl Blocks {
+    fn open(path: &Path) -> Result<Option<Self>, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_path_buf(), source };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io(source)),
+        };
+        let left = file.metadata().map_err(io)?.len();
+        Ok(Some(Self { path: path.to_path_buf(), file: BufReader::new(file), left }))
     }
-    Ok(blocks)
+
+    fn next(&mut self) -> Result<Option<Vec<u8>>, JournalError> {
+        let mut bytes = vec![0; block::HEAD_BYTES];
+        let Some(after_head) = self.left.checked_sub(block::HEAD_BYTES as u64) else { return Ok(None) };
+        self.fill(&mut bytes)?;
+        let stored = block::stored_length(&bytes);
+        // Cut short: the process died while writing it.
+        let Some(left) = after_head.checked_sub(stored as u64) else { return Ok(None) };
+        bytes.resize(block::HEAD_BYTES + stored, 0);
+        self.fill(&mut bytes[block::HEAD_BYTES..])?;
+        self.left = left;
+        match block::read(&bytes) {
+            Ok(raw) => Ok(Some(raw)),
+            // Nothing after it: the machine died before all of it reached the disk.
+            Err(_) if left == 0 => Ok(None),
+            Err(_) => Err(JournalError::Damaged { path: self.path.clone(), reason: "a checksum does not match" }),
+        }
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), JournalError> {
+        self.file.read_exact(bytes).map_err(|source| JournalError::Io { path: self.path.clone(), source })
+    }
 }
 
 impl JournalContent {
-    fn take(&mut self, record: Vec<u8>) -> Option<()> {
+    fn take(&mut self, record: &[u8]) -> Option<()> {
         let (&kind, mut rest) = record.split_first()?;
         match kind {
-            INTENT | FORGET => self.records.push(record),
+            INTENT | FORGET => self.has_entries = true,
             ANSWER => {
                 let seq = u32::from_le_bytes(take(&mut rest)?);
                 let mut rejected = HashSet::new();
@@ -298,7 +336,7 @@ impl JournalContent {
     /// Whether the state after this journal differs from the one before it.
     pub(crate) fn changes_state(&self, base: Option<&Snapshot>) -> bool {
         let same_mapping = base.is_some_and(|base| base.header().fingerprint == self.header.fingerprint);
-        !self.records.is_empty() || self.swept || !self.header.base_known || !same_mapping
+        self.has_entries || self.swept || !self.header.base_known || !same_mapping
     }
 
     /// Calls `each` with every key that this journal decides, in the order of the journal.
@@ -317,18 +355,19 @@ impl JournalContent {
         })
     }
 
-    /// Rows sent, and rows of those that were acknowledged.
+    /// Counts the rows.
     ///
     /// # Errors
-    /// When the journal is damaged.
-    pub(crate) fn tally(&self) -> Result<(u64, u64), JournalError> {
-        let (mut sent, mut acknowledged) = (0, 0);
+    /// When the journal cannot be read or is damaged.
+    pub(crate) fn tally(&self) -> Result<JournalTally, JournalError> {
+        let mut tally = JournalTally::default();
         self.entries(|_, _, fate| {
-            sent += u64::from(fate != Fate::Untold);
-            acknowledged += u64::from(fate == Fate::Applied);
+            tally.sent += u64::from(fate != Fate::Untold);
+            tally.acknowledged += u64::from(fate == Fate::Applied);
+            tally.decided += u64::from(fate != Fate::NotApplied);
             Ok::<_, JournalError>(())
         })?;
-        Ok((sent, acknowledged))
+        Ok(tally)
     }
 
     fn entries<E: From<JournalError>>(
@@ -336,12 +375,16 @@ impl JournalContent {
         mut each: impl FnMut(&str, Intent, Fate) -> Result<(), E>,
     ) -> Result<(), E> {
         let damaged = || JournalError::Damaged { path: self.path.clone(), reason: "a record makes no sense" };
-        for record in &self.records {
+        let Some(mut blocks) = Blocks::open(&self.path)? else { return Ok(()) };
+        blocks.next()?;
+        while let Some(record) = blocks.next()? {
             let Some((&kind, mut rest)) = record.split_first() else { continue };
             if kind == FORGET {
                 while !rest.is_empty() {
                     each(take_key(&mut rest).ok_or_else(damaged)?, Intent::Removal, Fate::Untold)?;
                 }
+            }
+            if kind != INTENT {
                 continue;
             }
             let seq = u32::from_le_bytes(take(&mut rest).ok_or_else(damaged)?);

@@ -24,11 +24,7 @@ pub(super) fn merge(
     dir: &Path,
     path: &Path,
 ) -> Result<(), StateError> {
-    let mut decided = 0;
-    journal.outcomes(|_, _| {
-        decided += 1;
-        Ok::<_, StateError>(())
-    })?;
+    let decided = journal.tally()?.decided;
     let parts = Parts::for_rows(base.map_or(0, Snapshot::rows) + decided);
     let secret = &journal.header.secret;
     let mut spill = Spill::new(dir, parts, SPILL_BYTES);

@@ -191,7 +191,8 @@ impl SyncState {
             _ => None,
         };
         merged.settled = true;
-        (merged.sent, merged.acknowledged) = journal.tally()?;
+        let tally = journal.tally()?;
+        (merged.sent, merged.acknowledged) = (tally.sent, tally.acknowledged);
         if journal.changes_state(base.as_ref()) {
             let number = self.row.snapshot.map_or(1, |number| number + 1);
             merge::merge(&journal, base.as_ref(), &self.folder, &self.snapshot_path(number))?;

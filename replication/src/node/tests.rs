@@ -601,6 +601,28 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
 }
 
 #[test]
+fn an_intent_that_fails_is_told_and_carried_out_later() {
+    let disk = FakeDisk::new();
+    let node = Running::new(&disk);
+    node.define(ExitMode::Keep);
+    let tasks = std::mem::take(&mut *node.node.tasks.lock().unwrap());
+    node.run(async {
+        for task in tasks {
+            task.stop().await;
+        }
+    });
+    let (generation, intent) = node.propose_open("one", RunKind::Delta);
+    disk.set_capacity(Some(disk.used()));
+    let fill = |seq| node.run(node.node.propose(shard_of("N1"), patch(Generation(0), seq, "N1", 2)));
+    assert_eq!((0..5_000).find_map(|seq| fill(seq).err()), Some(ProposeError::DiskFull));
+    assert_eq!(node.run(node.node.run_intent(intent)), Err(ProposeError::DiskFull));
+    assert_eq!(node.node.executor.pending(), 1);
+    disk.set_capacity(None);
+    node.until("the intent is done", |node| node.executor.pending() == 0);
+    assert_eq!(node.upsert(Generation(0), 0, "N1", 1).1, Outcome::Stale { newest: generation });
+}
+
+#[test]
 fn a_caller_that_goes_away_leaks_no_credit() {
     let node = Running::new(&FakeDisk::new());
     node.define(ExitMode::Keep);

@@ -1,2 +1,231 @@
-//! placeholder
-fn main() {}
+//! `larder-server`: reads the command line and the configuration, starts the node and serves until told to stop.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use clap::Parser as _;
+use larder_replication::catalog::{ApiKey, ClusterSettings};
+use larder_replication::node::{Bootstrap, Node, NodeOptions, StartError};
+use larder_server::api_key::{self, NewKey};
+use larder_server::cli::{Cli, Command, StartArgs};
+use larder_server::config::{Config, LogFormat};
+use larder_server::server::{Listeners, Server};
+use larder_types::api::Scope;
+use larder_types::ids::Micros;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Threads of the node's own runtime: it waits for disks more than it computes.
+const NODE_THREADS: usize = 2;
+/// Threads on which batches are parsed and other blocking work is done, at most.
+const BLOCKING_THREADS: usize = 16;
+const ROOT_KEY: &str = "LARDER_ROOT_KEY";
+const LOG: &str = "LARDER_LOG";
+
+/// Why the program ends, with the exit code that `--help` lists.
+struct Failure(u8, anyhow::Error);
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self(1, error)
+    }
+}
+
+fn main() -> ExitCode {
+    let Cli { command: Command::Start(args) } = Cli::parse();
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, error)) => {
+            report(format_args!("{error:#}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of a program that ends goes to stderr, logging or not")]
+fn report(what: impl Display) {
+    eprintln!("larder-server: {what}");
+}
+
+fn start(args: &StartArgs) -> Result<(), Failure> {
+    let config = configure(args)?;
+    let chosen_key = chosen_root_key()?;
+    init_log(config.log)?;
+    stop_on_panic();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
+    let listeners = Listeners::bind(config.listen, config.threads)
+        .map_err(|e| Failure(3, anyhow!(e).context(format!("cannot listen on {}", config.listen))))?;
+    let runtime = node_runtime().context("cannot start the node's runtime")?;
+    let node = start_node(&runtime, &config, chosen_key.as_deref())?;
+    let server =
+        Server::start(listeners, Arc::clone(&node), runtime.handle().clone(), config.limits).context("cannot serve")?;
+    tracing::info!(listen = %server.address(), threads = config.threads, "ready");
+    serve_until_stopped(&runtime, &node, server)
+}
+
+fn configure(args: &StartArgs) -> Result<Config, Failure> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|e| Failure(2, anyhow!(e).context(format!("cannot read the configuration {}", path.display()))))
+    };
+    let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+    Config::new(&file, args).map_err(|e| Failure(2, e.into()))
+}
+
+fn chosen_root_key() -> Result<Option<String>, Failure> {
+    let unfit = |what: &dyn Display| Failure(2, anyhow!("{ROOT_KEY} cannot be the root key: {what}"));
+    let Some(value) = std::env::var_os(ROOT_KEY) else { return Ok(None) };
+    let text = value.into_string().map_err(|_| unfit(&"it is not text"))?;
+    api_key::check_chosen(&text).map_err(|e| unfit(&e))?;
+    Ok(Some(text))
+}
+
+fn init_log(format: LogFormat) -> Result<(), Failure> {
+    let filter = match std::env::var(LOG) {
+        Ok(text) => {
+            EnvFilter::try_new(text).map_err(|e| Failure(2, anyhow!(e).context(format!("{LOG} is not valid"))))?
+        }
+        Err(_) => EnvFilter::new("info"),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    done.map_err(|e| anyhow!(e).context("cannot log").into())
+}
+
+/// A panic is a broken invariant: stopping is better than going on with it, whichever thread it was.
+fn stop_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+}
+
+fn node_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NODE_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("node")
+        .enable_all()
+        .build()
+}
+
+fn start_node(runtime: &Runtime, config: &Config, chosen: Option<&str>) -> Result<Arc<Node>, Failure> {
+    let (root_text, made) = match chosen {
+        Some(text) => (text.to_owned(), false),
+        None => (NewKey::make().context("cannot make a root key")?.text, true),
+    };
+    let bootstrap = bootstrap(config.shards.get(), &root_text)?;
+    let (is_new, new) = std::sync::mpsc::channel();
+    let options = NodeOptions {
+        data_dir: config.data_dir.clone(),
+        bootstrap: Box::new(move || {
+            // The receiver outlives the start, so this cannot fail.
+            let _ = is_new.send(());
+            bootstrap
+        }),
+        snapshot_log_bytes: config.snapshot_log_bytes,
+        max_inflight_bytes: config.max_inflight_bytes,
+    };
+    let node = runtime.block_on(Node::start(options)).map_err(explain)?;
+    let is_new = new.try_recv().is_ok();
+    if is_new && made {
+        show_root_key(&root_text);
+    }
+    if let Some(chosen) = chosen.filter(|_| !is_new) {
+        warn_if_other_root_key(&node, chosen);
+    }
+    let catalog = node.catalog();
+    let shards = catalog.shard_count();
+    let readers = shards.iter().flat_map(|shards| shards.all()).filter_map(|shard| node.reader(shard));
+    let records: u64 =
+        readers.map(|reader| catalog.collections.values().map(|c| reader.stats(c.id).records).sum::<u64>()).sum();
+    let shards = shards.map_or(0, larder_types::hash::ShardCount::get);
+    tracing::info!(new = is_new, shards, collections = catalog.collections.len(), records, "data recovered");
+    Ok(node)
+}
+
+fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
+    let mut random = [0u8; 24];
+    getrandom::fill(&mut random).map_err(|e| anyhow!("the operating system gives no random bytes: {e}"))?;
+    let (id, seed) = random.split_at(16);
+    let now = now();
+    Ok(Bootstrap {
+        settings: ClusterSettings {
+            id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash_seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+            shards,
+            created_at: now,
+        },
+        root: ApiKey {
+            id: "root".into(),
+            sha256: api_key::sha256_text(root_text),
+            label: "root".into(),
+            scopes: vec![Scope::Admin],
+            created_at: now,
+        },
+    })
+}
+
+fn now() -> Micros {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+#[allow(clippy::print_stdout, reason = "the one thing that must reach whoever started the program, and no log")]
+fn show_root_key(text: &str) {
+    println!("The root API key of this new cluster, shown only this once. Keep it:\n\n    {text}\n");
+}
+
+fn warn_if_other_root_key(node: &Node, chosen: &str) {
+    let stored = node.catalog().keys.get("root").map(|key| key.sha256.clone());
+    if stored.is_some_and(|stored| stored != api_key::sha256_text(chosen)) {
+        tracing::warn!(
+            "{ROOT_KEY} is not the root key of this data directory and is ignored: the first start fixed it"
+        );
+    }
+}
+
+fn explain(error: StartError) -> Failure {
+    let code = match error {
+        StartError::InUse(_) => 3,
+        StartError::Damaged(_) => 4,
+        StartError::Io(..) | StartError::Raft { .. } => 1,
+    };
+    Failure(code, anyhow!(error).context("cannot start the node"))
+}
+
+/// Serves until a signal or a failure. After a failure nothing is drained: what has failed must not answer any more.
+fn serve_until_stopped(runtime: &Runtime, node: &Arc<Node>, mut server: Server) -> Result<(), Failure> {
+    let stopped = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            reason = node.failed() => return Ok(Err(format!("the node cannot go on: {reason}"))),
+            () = server.failed() => return Ok(Err("a serving thread has ended".to_owned())),
+        };
+        Ok::<_, std::io::Error>(Ok(name))
+    });
+    match stopped.context("cannot wait for signals")? {
+        Ok(signal) => {
+            tracing::info!(signal, "stopping: requests in flight may end");
+            server.drain();
+            runtime.block_on(node.shutdown());
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Err(reason) => {
+            tracing::error!("{reason}");
+            std::process::exit(5);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A prepared batch on its way through the shards: proposed to all at once, and what they say put together.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_replication::node::{Node, ProposeError};
+use larder_storage::command::{Outcome, Patched};
+use larder_types::api::Counts;
+use larder_types::error::ErrorCode;
+use larder_types::ids::{Generation, ShardId};
+use larder_types::revision::Revision;
+use tokio::task::JoinSet;
+
+use super::validate::{Fault, PlacedRow, Prepared, Rejected, rejected_row};
+use crate::error::ApiError;
+
+/// What a batch did, over all shards.
+pub(super) struct Applied {
+    pub(super) successful: Counts,
+    pub(super) unchanged: u64,
+    /// All rejected rows in order.
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) revision: Revision,
+}
+
+/// What one shard did with its part.
+enum Part {
+    Applied { index: u64, sum: Patched, rows: Vec<PlacedRow> },
+    Stale(Generation),
+    OutOfOrder,
+}
+
+/// Proposes a batch to all its shards and waits for all of them.
+///
+/// # Errors
+/// `stale_generation` when a newer run has fenced this one off; those of [`ProposeError`] when no shard has applied its
+/// part; `outcome_unknown` when some have: repeating the batch is then safe and completes it.
+pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Applied, ApiError> {
+    let mut shards = JoinSet::new();
+    for (shard, entries, rows) in prepared.shards {
+        let node = Arc::clone(node);
+        shards.spawn(async move { (shard, propose(&node, shard, entries, rows).await) });
+    }
+    let mut applied = Applied {
+        successful: Counts::default(),
+        unchanged: 0,
+        rejected: prepared.rejected,
+        revision: Revision::default(),
+    };
+    let (mut positions, mut failures) = (Vec::new(), Vec::new());
+    while let Some(part) = shards.join_next().await {
+        match part {
+            Ok((shard, Ok(Part::Applied { index, sum, rows }))) => {
+                positions.push((shard, index));
+                applied.add(&sum, &rows);
+            }
+            Ok((_, Ok(Part::Stale(newest)))) => failures.push(stale(newest)),
+            // Twice in a row somebody else's parts of this batch came between: only a repeat can tell.
+            Ok((_, Ok(Part::OutOfOrder))) => failures.push(ProposeError::Unknown.into()),
+            Ok((_, Err(error))) => failures.push(error.into()),
+            Err(_) => failures.push(ProposeError::Unknown.into()),
+        }
+    }
+    if let Some(failure) = worst(failures, !positions.is_empty()) {
+        return Err(failure);
+    }
+    applied.rejected.sort_by_key(|rejected| rejected.row.row);
+    applied.revision = Revision::new(positions);
+    Ok(applied)
+}
+
+/// The answer for a run that a newer one has fenced off.
+pub(super) fn stale(newest: Generation) -> ApiError {
+    let message = "a newer run of this sync has been opened: this one can do no more";
+    ApiError::new(ErrorCode::StaleGeneration, message).with_details(serde_json::json!({ "newest": newest }))
+}
+
+async fn propose(node: &Node, shard: ShardId, entries: Vec<Bytes>, rows: Vec<PlacedRow>) -> Result<Part, ProposeError> {
+    let first = node.propose(shard, entries.clone()).await?;
+    let outcomes = match first.iter().any(|(_, outcome)| *outcome == Outcome::OutOfOrder) {
+        true => node.propose(shard, entries).await?,
+        false => first,
+    };
+    Ok(sum(outcomes, rows))
+}
+
+fn sum(outcomes: Vec<(u64, Outcome)>, rows: Vec<PlacedRow>) -> Part {
+    let mut total = Patched::default();
+    let mut last = 0;
+    for (index, outcome) in outcomes {
+        last = last.max(index);
+        match outcome {
+            Outcome::Patched(part) => {
+                total.added += part.added;
+                total.changed += part.changed;
+                total.unchanged += part.unchanged;
+                total.removed += part.removed;
+                total.too_large.extend(part.too_large);
+            }
+            Outcome::Stale { newest } => return Part::Stale(newest),
+            _ => return Part::OutOfOrder,
+        }
+    }
+    Part::Applied { index: last, sum: total, rows }
+}
+
+impl Applied {
+    fn add(&mut self, sum: &Patched, rows: &[PlacedRow]) {
+        self.successful.added += sum.added;
+        self.successful.changed += sum.changed;
+        self.successful.removed += sum.removed;
+        self.unchanged += sum.unchanged;
+        let refused = sum.too_large.iter().filter_map(|at| rows.get(*at as usize));
+        self.rejected.extend(refused.map(|placed| Rejected {
+            op: placed.op,
+            row: rejected_row(placed.row, Some(&placed.key), Fault::too_large()),
+        }));
+    }
+}
+
+/// The failure to answer with. Once a shard has applied its part, "nothing was done" would be a lie.
+fn worst(failures: Vec<ApiError>, some_applied: bool) -> Option<ApiError> {
+    let rank = |error: &ApiError| match error.code {
+        ErrorCode::StaleGeneration => 3,
+        ErrorCode::OutcomeUnknown => 2,
+        ErrorCode::DiskFull => 1,
+        _ => 0,
+    };
+    let worst = failures.into_iter().max_by_key(rank)?;
+    if !some_applied || rank(&worst) >= 2 {
+        return Some(worst);
+    }
+    let message = format!("some shards have applied their part and others not ({}); repeat the batch", worst.message());
+    Some(ApiError::new(ErrorCode::OutcomeUnknown, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_types::key::Key;
+    use larder_types::patch::Op;
+
+    use super::*;
+
+    fn failures(of: &[ProposeError]) -> Vec<ApiError> {
+        of.iter().cloned().map(ApiError::from).collect()
+    }
+
+    #[test]
+    fn a_partly_applied_batch_is_never_said_to_have_done_nothing() {
+        use ProposeError::{DiskFull, Overloaded, Unknown};
+        let code = |of: &[ProposeError], some| worst(failures(of), some).map(|error| error.code);
+        assert_eq!(code(&[], true), None);
+        assert_eq!(code(&[Overloaded, DiskFull], false), Some(ErrorCode::DiskFull));
+        assert_eq!(code(&[Overloaded, Unknown], false), Some(ErrorCode::OutcomeUnknown));
+        assert_eq!(code(&[Overloaded], true), Some(ErrorCode::OutcomeUnknown));
+        assert_eq!(worst(vec![stale(Generation(2))], true).map(|e| e.code), Some(ErrorCode::StaleGeneration));
+    }
+
+    #[test]
+    fn parts_add_up_and_refused_patches_find_their_rows() {
+        let row = |row| PlacedRow { row, op: Op::Upsert, key: Key::new(&format!("k{row}")).unwrap() };
+        let part = |added, too_large| Outcome::Patched(Patched { added, too_large, ..Patched::default() });
+        let summed = sum(vec![(7, part(2, vec![1])), (9, part(1, vec![3]))], vec![row(4), row(5), row(8), row(9)]);
+        let Part::Applied { index: 9, sum, rows } = summed else { panic!("not applied") };
+        let mut applied = Applied {
+            successful: Counts::default(),
+            unchanged: 0,
+            rejected: Vec::new(),
+            revision: Revision::default(),
+        };
+        applied.add(&sum, &rows);
+        assert_eq!(applied.successful.added, 3);
+        let rejected: Vec<_> = applied.rejected.iter().map(|r| (r.row.row, r.row.key.as_deref())).collect();
+        assert_eq!(rejected, [(5, Some("k5")), (9, Some("k9"))]);
+        let stale = sum_of(vec![(7, part(1, vec![])), (8, Outcome::Stale { newest: Generation(3) })]);
+        assert!(matches!(stale, Part::Stale(Generation(3))));
+        assert!(matches!(sum_of(vec![(7, Outcome::OutOfOrder)]), Part::OutOfOrder));
+    }
+
+    fn sum_of(outcomes: Vec<(u64, Outcome)>) -> Part {
+        super::sum(outcomes, Vec::new())
+    }
+}

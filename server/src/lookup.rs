@@ -1,0 +1,303 @@
+//! The lookup route: `GET /v1/collections/{collection}/records/{index}/{value}`.
+//!
+//! Invariants: runs without waiting, locking or writing anything that another core reads; 404 is answered only by a
+//! shard that serves and is not behind the revision asked for; an answer allocates its body and its own headers.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use hyper::http::request::Parts;
+use larder_replication::catalog::{Catalog, Collection};
+use larder_types::error::ErrorCode;
+use larder_types::hash::{KeyHash, ShardCount};
+use larder_types::ids::{FieldId, ShardId};
+use larder_types::key::{Key, KeyError};
+
+use crate::auth::{AuthCache, Need};
+use crate::core::Core;
+use crate::error::ApiError;
+use crate::query;
+use crate::reply::{self, Response};
+use crate::revision::{self, COLLECTION_REVISION};
+use crate::router::RecordPath;
+
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, max-age=0");
+
+/// What a lookup comes to.
+pub(crate) enum Found {
+    Answer(Response),
+    /// The shard has not reached the revision asked for: wait for this index, then look again.
+    Behind(ShardId, u64),
+}
+
+/// What the query string asks for.
+#[derive(Default)]
+struct Options {
+    /// Only these fields, ascending.
+    only: Option<Vec<FieldId>>,
+    /// An absent record is `{}`.
+    empty_if_missing: bool,
+}
+
+/// Looks one record up.
+///
+/// # Errors
+/// Those of the documented route; 404 means that the record is known to be absent.
+pub(crate) fn look_up(core: &Core, auth: &AuthCache, head: &Parts, path: &RecordPath<'_>) -> Result<Found, ApiError> {
+    let mut cache = core.catalog();
+    let catalog = cache.load();
+    let principal = auth.authenticate(&head.headers, catalog)?;
+    principal.require(Need::Read(&path.collection))?;
+    let collection = find_collection(catalog, &path.collection)?;
+    if collection.primary_index.as_str() != path.index {
+        let message = format!("the collection has one index, `{}`", collection.primary_index);
+        return Err(ApiError::new(ErrorCode::IndexNotFound, message));
+    }
+    let options = Options::parse(head.uri.query(), collection)?;
+    check_accept(&head.headers)?;
+    match Key::check(&path.value) {
+        Ok(()) => {}
+        Err(KeyError::Empty) => return missing(&options),
+        Err(error) => return Err(ApiError::new(ErrorCode::ValueTooLong, error.to_string())),
+    }
+    let (hash, shard, shards) = place(catalog, path.value.as_bytes())?;
+    let reader = core.node().reader(shard).ok_or_else(revision::unavailable)?;
+    // Read before the record, so that the position in the answer never claims more than was seen.
+    let applied = reader.applied();
+    if let Some(wanted) = revision::wanted(&head.headers, shards)?
+        && wanted.index_of(shard) > applied
+    {
+        return Ok(Found::Behind(shard, wanted.index_of(shard)));
+    }
+    let mut body = core.scratch.borrow_mut();
+    body.clear();
+    let etag = reader.get(collection.id, hash, path.value.as_bytes(), |record| {
+        let etag = Etag::new(record.version(), collection, options.only.as_deref());
+        let known = head.headers.get(IF_NONE_MATCH).is_some_and(|header| etag.is_in(header.as_bytes()));
+        if !known {
+            record.write_json(&collection.dictionary, options.only.as_deref(), &mut body);
+        }
+        (etag, known)
+    });
+    let Some((etag, known)) = etag else { return missing(&options) };
+    let (status, body) = if known { (304, Bytes::new()) } else { (200, Bytes::copy_from_slice(&body)) };
+    let mut response = reply::with_status(status, body);
+    let headers = response.headers_mut();
+    headers.reserve(6);
+    if !known {
+        headers.insert(CONTENT_TYPE, reply::JSON);
+    }
+    headers.insert(ETAG, etag.header());
+    headers.insert(CACHE_CONTROL, PRIVATE);
+    headers.insert(COLLECTION_REVISION, core.revisions.borrow_mut().of(shard, applied));
+    Ok(Found::Answer(response))
+}
+
+/// The collection with this name.
+///
+/// # Errors
+/// `collection_not_found`.
+pub(crate) fn find_collection<'c>(
+    catalog: &'c Catalog,
+    name: &str,
+) -> Result<&'c std::sync::Arc<Collection>, ApiError> {
+    catalog.collections.get(name).ok_or_else(|| {
+        ApiError::new(ErrorCode::CollectionNotFound, "no collection has this name; GET /v1/collections lists them")
+    })
+}
+
+fn place(catalog: &Catalog, key: &[u8]) -> Result<(KeyHash, ShardId, ShardCount), ApiError> {
+    let (Some(cluster), Some(shards)) = (&catalog.cluster, catalog.shard_count()) else {
+        return Err(revision::unavailable());
+    };
+    let hash = KeyHash::of(cluster.hash_seed, key);
+    Ok((hash, shards.shard_of(hash), shards))
+}
+
+fn missing(options: &Options) -> Result<Found, ApiError> {
+    if !options.empty_if_missing {
+        return Err(ApiError::new(ErrorCode::RecordNotFound, "the collection holds no record with this value"));
+    }
+    let mut response = reply::with_status(200, Bytes::from_static(b"{}"));
+    response.headers_mut().insert(CONTENT_TYPE, reply::JSON);
+    response.headers_mut().insert(CACHE_CONTROL, PRIVATE);
+    Ok(Found::Answer(response))
+}
+
+impl Options {
+    fn parse(text: Option<&str>, collection: &Collection) -> Result<Self, ApiError> {
+        let mut options = Self::default();
+        if text.is_none() {
+            return Ok(options);
+        }
+        for (name, value) in query::parse(text, &["fields", "on_missing"])? {
+            match (name, value.as_ref()) {
+                ("fields", names) => options.only = Some(projection(names, collection)?),
+                (_, "empty") => options.empty_if_missing = true,
+                _ => return Err(ApiError::invalid("`on_missing` takes one value: empty")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn projection(names: &str, collection: &Collection) -> Result<Vec<FieldId>, ApiError> {
+    let unknown = |name: &str| {
+        let details = serde_json::json!({ "field": name });
+        ApiError::new(ErrorCode::UnknownField, format!("the collection has no field `{name}`")).with_details(details)
+    };
+    let ids = names.split(',').map(|name| collection.field(name).map(|field| field.id).ok_or_else(|| unknown(name)));
+    let mut ids = ids.collect::<Result<Vec<_>, _>>()?;
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// Refuses a request that wants something other than JSON.
+fn check_accept(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(accept) = headers.get(ACCEPT) else { return Ok(()) };
+    let takes = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let json = matches!(parts.next(), Some("application/json" | "application/*" | "*/*" | ""));
+        json && !parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.trim_matches(['0', '.']).is_empty()))
+    };
+    match accept.to_str() {
+        Ok(ranges) if ranges.split(',').any(takes) => Ok(()),
+        _ => Err(ApiError::new(ErrorCode::NotAcceptable, "records are served as application/json")),
+    }
+}
+
+/// A strong entity tag: `"<version>-<last field>-<fields>[-<projection>]"`.
+///
+/// A record's version alone does not settle its bytes: fields that are retired vanish from answers without a new
+/// version. Field ids only grow and never come back, so the highest living id and the number of living fields name the
+/// set of fields. A projection is named by the hash of its fields' ids.
+struct Etag {
+    text: [u8; 64],
+    len: usize,
+}
+
+impl Etag {
+    fn new(version: u64, collection: &Collection, only: Option<&[FieldId]>) -> Self {
+        let mut text = [0; 64];
+        let mut rest = &mut text[..];
+        let last = collection.fields.last().map_or(0, |field| field.id.0);
+        // Four numbers of 16 hexadecimal digits at most and their marks fit, so writing cannot fail.
+        let mut done = write!(rest, "\"{version:x}-{last:x}-{:x}", collection.fields.len());
+        if let Some(only) = only {
+            let seed = |hash: u64, id: &FieldId| KeyHash::of(hash, &id.0.to_le_bytes()).0;
+            done = done.and_then(|()| write!(rest, "-{:x}", only.iter().fold(0, seed)));
+        }
+        done = done.and_then(|()| write!(rest, "\""));
+        debug_assert!(done.is_ok(), "an entity tag does not fit its buffer");
+        let len = 64 - rest.len();
+        Self { text, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+
+    fn header(&self) -> HeaderValue {
+        HeaderValue::from_bytes(self.bytes()).unwrap_or(HeaderValue::from_static("\"\""))
+    }
+
+    /// Tells whether an `If-None-Match` header names this tag. Its comparison is weak by definition.
+    fn is_in(&self, header: &[u8]) -> bool {
+        header.trim_ascii() == b"*"
+            || header.split(|byte| *byte == b',').any(|tag| {
+                let tag = tag.trim_ascii();
+                tag.strip_prefix(b"W/").unwrap_or(tag) == self.bytes()
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use larder_replication::catalog::Field;
+    use larder_types::ids::{CollectionId, SyncSlot};
+    use larder_types::names::{CollectionName, FieldName, IndexName};
+    use larder_types::value::ValueType;
+
+    use super::*;
+
+    fn collection(fields: &[(u16, &str)]) -> Collection {
+        let field = |(id, name): &(u16, &str)| Field {
+            id: FieldId(*id),
+            name: FieldName::new(name).unwrap(),
+            kind: ValueType::Any,
+            owner: SyncSlot(0),
+        };
+        Collection {
+            id: CollectionId(1),
+            name: CollectionName::new("c").unwrap(),
+            primary_index: IndexName::new("id").unwrap(),
+            fields: fields.iter().map(field).collect(),
+            syncs: BTreeMap::new(),
+            dictionary: Arc::default(),
+        }
+    }
+
+    fn tag(version: u64, fields: &[(u16, &str)], only: Option<&[u16]>) -> String {
+        let only: Option<Vec<_>> = only.map(|ids| ids.iter().copied().map(FieldId).collect());
+        let etag = Etag::new(version, &collection(fields), only.as_deref());
+        String::from_utf8(etag.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn whatever_changes_the_bytes_changes_the_tag() {
+        let base = [(1, "a"), (2, "b")];
+        let tags = [
+            tag(7, &base, None),
+            tag(8, &base, None),
+            tag(7, &[(1, "a")], None),
+            tag(7, &[(1, "a"), (3, "b")], None),
+            tag(7, &base, Some(&[1])),
+            tag(7, &base, Some(&[2])),
+            tag(7, &base, Some(&[1, 2])),
+        ];
+        for (at, tag) in tags.iter().enumerate() {
+            assert!(tag.starts_with('"') && tag.ends_with('"'));
+            assert!(!tags[..at].contains(tag), "{tags:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_tag_fits() {
+        let fields: Vec<_> = (0..4096).map(|id| (61_440 + id, "f")).collect();
+        let tag = tag(u64::MAX, &fields, Some(&[1]));
+        assert!(tag.ends_with('"') && tag.len() <= 64, "{tag}");
+    }
+
+    #[test]
+    fn tags_are_matched_in_lists() {
+        let etag = Etag::new(7, &collection(&[]), None);
+        for yes in ["\"7-0-0\"", "W/\"7-0-0\"", "\"x\" , \"7-0-0\"", "*"] {
+            assert!(etag.is_in(yes.as_bytes()), "{yes}");
+        }
+        for no in ["7-0-0", "\"7-0-1\"", "", "\"*\""] {
+            assert!(!etag.is_in(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn only_json_can_be_had() {
+        let accept = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(text));
+            check_accept(&headers).is_ok()
+        };
+        for yes in ["*/*", "application/json", "text/html, application/json;q=0.5", "application/*; q=1"] {
+            assert!(accept(yes), "{yes}");
+        }
+        for no in ["text/html", "application/msgpack", "application/json;q=0", "*/*;q=0.0"] {
+            assert!(!accept(no), "{no}");
+        }
+        assert!(check_accept(&HeaderMap::new()).is_ok());
+    }
+}

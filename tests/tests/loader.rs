@@ -108,7 +108,7 @@ fn bad_rows_and_bad_projects_are_explained() -> Result<()> {
     project(path, "id,name\n1,Ann\n1,Bob\n", &plain)?;
     expect(path, &url, &["run"], 1, &["people", "duplicate"])?;
     project(path, "id,name\n1,Ann\n,Bob\n", &plain)?;
-    expect(path, &url, &["run"], 1, &["people", "null"])?;
+    expect(path, &url, &["run"], 1, &["people", "no key"])?;
     assert_eq!(node.client().get("/v1/collections/people")?.status, 404, "a refused run has pushed");
     let template = format!("{SYNC}fields:\n  greeting: {{template: \"Hi {{{{ row.nmae }}}}\"}}\n");
     project(path, "id,name\n1,Ann\n", &template)?;

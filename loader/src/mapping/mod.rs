@@ -2,7 +2,7 @@
 //!
 //! A mapping is compiled against the source's schema before any row is read, so that a misspelt column or filter is a
 //! problem with a name and not a million rejected rows. It then works in two steps, far apart in time: [`BatchReader`]
-//! turns the mapped columns of an Arrow row into bytes (see [`cell`]), and [`Mapping::fields`] turns such bytes into
+//! turns the mapped columns of an Arrow row into bytes (see the module `cell`), and `Mapping::fields` turns such bytes into
 //! field values. Between the two lies the diff, which drops the rows whose bytes have not changed.
 
 pub(crate) mod cell;

@@ -17,6 +17,9 @@ const DEFINING_TAGS: [&str; 6] = ["assign", "capture", "for", "tablerow", "incre
 /// Tags that need files, which a mapping has not.
 const FILE_TAGS: [&str; 2] = ["include", "render"];
 
+/// Largest end of a range. The crate makes a list of a whole range before it loops, so a row must not choose its size.
+const MAX_RANGE: i64 = 10_000;
+
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -39,6 +42,7 @@ pub(crate) struct Output {
 enum Token<'a> {
     Name(&'a str),
     Text(&'a str),
+    Number(&'a str),
     Mark(char),
 }
 
@@ -156,7 +160,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
             if !first.is_ascii_digit() && first != '-' {
                 tokens.push(Token::Name(&rest[..end]));
             } else {
-                tokens.push(Token::Mark('0'));
+                tokens.push(Token::Number(&rest[..end]));
             }
             end
         } else {
@@ -170,7 +174,21 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
+/// A range `(a..b)` must have ends that are written in the template.
+fn check_range(tokens: &[Token<'_>], found: &mut Scan) {
+    let Some(dots) = tokens.windows(2).position(|pair| pair == [Token::Mark('.'), Token::Mark('.')]) else { return };
+    let is_small = |at: Option<usize>| match at.and_then(|at| tokens.get(at)) {
+        Some(Token::Number(number)) => number.parse::<i64>().is_ok_and(|number| number.abs() <= MAX_RANGE),
+        _ => false,
+    };
+    if !is_small(dots.checked_sub(1)) || !is_small(Some(dots + 2)) {
+        let message = format!("a range must run between two whole numbers of at most {MAX_RANGE}, as in (1..5)");
+        found.problems.push(message);
+    }
+}
+
 fn check(tokens: &[Token<'_>], locals: &BTreeSet<&str>, found: &mut Scan) {
+    check_range(tokens, found);
     for (at, token) in tokens.iter().enumerate() {
         let Token::Name(name) = *token else { continue };
         let before = at.checked_sub(1).map(|at| tokens[at]);
@@ -218,6 +236,7 @@ mod tests {
             ),
             ("{{ row.a | default: 1, allow_false: true }}", vec!["a"]),
             ("{{ row.list[0].x }}", vec!["list"]),
+            ("{% for n in (1..5) %}{{ n }}{{ row.a }}{% endfor %}", vec!["a"]),
             ("{% case row.a %}{% when 'x' or 'y' %}1{% else %}2{% endcase %}", vec!["a"]),
         ] {
             assert_eq!(columns(template), expected, "{template}");
@@ -232,6 +251,9 @@ mod tests {
             ("{% for pair in row %}{% endfor %}", "row.column"),
             ("{{ row[row.a] }}", "row.column"),
             ("{% include 'x' %}", "include"),
+            ("{% for n in (1..row.a) %}{% endfor %}", "range"),
+            ("{% for n in (1..10001) %}{% endfor %}", "range"),
+            ("{% assign n = 9 %}{% for x in (n..9) %}{% endfor %}", "range"),
         ] {
             let problems = scan(template).problems;
             assert!(problems.iter().any(|problem| problem.contains(word)), "{template}: {problems:?}");

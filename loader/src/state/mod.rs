@@ -186,9 +186,13 @@ impl SyncState {
         let mut merged = Merged { snapshot: self.row.snapshot, settled: false, sent: 0, acknowledged: 0 };
         let journal = journal::read(&self.journal_path())?;
         let Some(journal) = journal.filter(|journal| journal.header.run == run) else { return Ok(merged) };
-        let base = match self.row.snapshot {
-            Some(number) if journal.header.base == Some(number) => Some(Snapshot::open(&self.snapshot_path(number))?),
-            _ => None,
+        let base = match journal.header.base {
+            None => None,
+            Some(number) if self.row.snapshot == Some(number) => Some(Snapshot::open(&self.snapshot_path(number))?),
+            Some(_) => {
+                let reason = "it was begun on another state than the one recorded";
+                return Err(JournalError::Damaged { path: self.journal_path(), reason }.into());
+            }
         };
         merged.settled = true;
         let tally = journal.tally()?;

@@ -274,3 +274,29 @@ fn a_full_run_with_rejected_rows_sweeps_nothing() {
     assert_eq!((counts(&report), report.sent), ([0, 0, 1, 9], 1));
     assert_eq!(world.cluster.records(), expected(&rows(1..10)));
 }
+
+#[test]
+fn a_query_that_breaks_off_is_not_the_end_of_its_rows() {
+    let mut world = world(ExitMode::Delete);
+    world.write(&rows(0..20));
+    world.run();
+    world.cluster.take_applied();
+    let text = "SELECT id, a, b, CASE WHEN a = 15 THEN json('{') END AS broken FROM t ORDER BY a";
+    world.spec().model = Model::Sql { name: "m".into(), text: text.into() };
+    let error = world.try_run(RunOptions { accept_removals: true, ..RunOptions::default() }).unwrap_err();
+    assert_eq!(error.exit_class(), ExitClass::Failed);
+    assert_eq!(world.cluster.take_applied(), Vec::<String>::new());
+    assert_eq!(world.cluster.records(), expected(&rows(0..20)));
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_is_named() {
+    let mut world = world(ExitMode::Delete);
+    world.write(&rows(0..3));
+    let file = world.dir.path().join("taken");
+    std::fs::write(&file, "x").unwrap();
+    world.project.state_dir = file.clone();
+    let message = world.fails();
+    assert!(message.contains(file.to_str().unwrap()), "{message}");
+    assert_eq!(world.cluster.records().len(), 0);
+}

@@ -1,7 +1,7 @@
 //! Records: their compact, self-describing encoding, and what patches make of them.
 //!
 //! A record is one run of bytes, the same in an arena segment, in a block of a snapshot and on its way there. All
-//! numbers are little-endian; a varint is described in [`cursor`].
+//! numbers are little-endian; a varint is described in `cursor`.
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -15,11 +15,11 @@
 //! | bytes | what |
 //! | --- | --- |
 //! | 1 | the sync's slot |
-//! | 1 | its number of clears when the group was written, see [`clears`] |
+//! | 1 | its number of clears when the group was written, see `clears` |
 //! | 1 to 5 | varint: generation of the run that last touched the record |
 //! | 4 | when it did, in seconds since 1970-01-01T00:00:00Z, unsigned |
 //! | 1 to 3 | varint: length of the fields |
-//! | … | the fields, see [`fields`], their values in the encoding of [`value`] |
+//! | … | the fields, see `fields`, their values in the encoding of `value` |
 //!
 //! A record without groups is a record all the same: it shows as `{}`.
 //!

@@ -29,7 +29,7 @@ use super::{Phase, Progress, RunError, RunOptions};
 use crate::mapping::Mapping;
 use crate::project::SyncSpec;
 use crate::push::batch::Press;
-use crate::push::client::{Client, Declared, PushError};
+use crate::push::client::{Client, Declared};
 use crate::push::sender::{SendError, Sender, Sent, locked};
 use crate::source::RowStream;
 use crate::state::database::{Closing, Tally};
@@ -139,11 +139,8 @@ impl Execution<'_> {
             // Somebody opened a run since we asked; what it sent is not in our state.
             self.distrust = Some(ResendReason::Overtaken);
         }
-        let pushed = self.push(&runtime, &opened.run, &diff, &journal);
-        if let Err(SendError::Push(PushError::Superseded(_))) = &pushed {
-            self.distrust = Some(ResendReason::Overtaken);
-        }
-        pushed?;
+        // A newer run that fences this one off is noticed by the next run here, by its generation.
+        self.push(&runtime, &opened.run, &diff, &journal)?;
         self.commit(&runtime, &opened.run, &journal)
     }
 

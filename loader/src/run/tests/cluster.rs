@@ -59,6 +59,8 @@ pub(super) enum Fate {
     DropAfter,
     /// All but these keys are applied.
     Reject(Vec<String>),
+    /// It is applied, and the answer counts a row too many.
+    Miscount,
 }
 
 type Decide = Box<dyn FnMut(&Arrival) -> Fate + Send>;
@@ -71,6 +73,8 @@ struct Shared {
     arrivals: Mutex<usize>,
     applied: Mutex<Vec<String>>,
     owned: Mutex<Option<(String, String)>>,
+    /// Runs that another loader opens just before ours.
+    leap: Mutex<u32>,
     stopped: AtomicBool,
 }
 
@@ -91,6 +95,7 @@ impl FakeCluster {
             arrivals: Mutex::default(),
             applied: Mutex::default(),
             owned: Mutex::default(),
+            leap: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -122,6 +127,11 @@ impl FakeCluster {
     /// The keys applied since the last call, in order, each as often as it was applied.
     pub(super) fn take_applied(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.applied.lock().unwrap())
+    }
+
+    /// Another loader opens a run just before the next one is opened.
+    pub(super) fn get_ahead(&self) {
+        *self.shared.leap.lock().unwrap() = 1;
     }
 
     /// Another sync owns this field.
@@ -225,7 +235,7 @@ impl Shared {
     fn open(&self, body: &[u8]) -> Reply {
         let wanted: OpenRun = serde_json::from_slice(body).unwrap();
         let mut content = self.content.lock().unwrap();
-        content.generation += 1;
+        content.generation += 1 + std::mem::take(&mut *self.leap.lock().unwrap());
         let generation = content.generation;
         let id = format!("r{generation}");
         let run = Run {
@@ -258,7 +268,7 @@ impl Shared {
                 return Reply::Answer(status, body, *retry);
             }
             Fate::DropBefore => return Reply::Hang,
-            Fate::Apply | Fate::DropAfter | Fate::Reject(_) => {}
+            Fate::Apply | Fate::DropAfter | Fate::Miscount | Fate::Reject(_) => {}
         }
         let rejects = if let Fate::Reject(keys) = &fate { keys.as_slice() } else { &[] };
         let newest = content.generation;
@@ -270,7 +280,10 @@ impl Shared {
             return Reply::Answer(200, answer.clone(), None);
         }
         assert!(!run_state.closed, "a batch came after the end of its run");
-        let answer = content.apply(run, &patches, rejects);
+        let mut answer = content.apply(run, &patches, rejects);
+        if fate == Fate::Miscount {
+            answer["accepted"] = json!(patches.len() + 1);
+        }
         self.applied.lock().unwrap().extend(patches.into_iter().map(|(key, ..)| key).filter(|k| !rejects.contains(k)));
         if let Some(run) = content.runs.get_mut(run) {
             run.answers.insert(seq, (body.to_vec(), answer.clone()));

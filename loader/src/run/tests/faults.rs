@@ -119,6 +119,12 @@ fn a_batch_that_is_too_large_is_halved() {
         (report.rejections[0].key.as_deref(), report.rejections[0].code.as_str()),
         (Some("big"), "payload_too_large")
     );
+    let again = world.run();
+    assert_eq!(
+        (counts(&again), again.rows.rejected),
+        ([1, 0, 0, 20], 1),
+        "a row that was never stored is in the state"
+    );
 }
 
 #[test]
@@ -178,6 +184,39 @@ fn a_run_by_another_loader_is_noticed() {
     let report = world.run();
     assert_eq!((report.sent, report.resend), (10, Some(ResendReason::Overtaken)));
     assert_eq!(world.cluster.records(), expected(&rows(0..10)));
+}
+
+#[test]
+fn a_run_that_another_loader_opens_meanwhile_is_noticed_by_the_next() {
+    let world = world(ExitMode::Delete);
+    world.write(&rows(0..10));
+    world.run();
+    world.cluster.get_ahead();
+    assert_eq!(world.run().sent, 0);
+    let report = world.run();
+    assert_eq!((report.sent, report.resend), (10, Some(ResendReason::Overtaken)));
+    assert_eq!(world.run().sent, 0);
+}
+
+#[test]
+fn a_refusal_after_a_lost_answer_proves_nothing() {
+    let world = world(ExitMode::Delete);
+    let before = rows(0..3);
+    world.write(&before);
+    world.run();
+    let mut after = before.clone();
+    after.get_mut("k1").unwrap().0 = 50;
+    world.write(&after);
+    let mut first = true;
+    world.cluster.decide(move |_| {
+        if std::mem::take(&mut first) { Fate::DropAfter } else { Fate::Status(400, "run_closed", None) }
+    });
+    world.fails();
+    assert_eq!(world.cluster.records(), expected(&after), "the batch was meant to arrive");
+    world.cluster.decide(|_| Fate::Apply);
+    world.write(&before);
+    assert_eq!(world.run().sent, 1);
+    assert_eq!(world.cluster.records(), expected(&before));
 }
 
 #[test]
@@ -242,6 +281,22 @@ fn a_full_run_sends_everything_and_the_cluster_sweeps_the_rest() {
     assert_eq!(world.run().sent, 0);
     let again = world.run_full();
     assert_eq!((counts(&again), again.sent), ([0, 0, 0, 9], 9));
+    world.write(&rows(5..12));
+    let swept = world.run_full();
+    assert_eq!((counts(&swept), swept.sent, swept.swept), ([0, 0, 2, 7], 7, 2));
+    assert_eq!(counts(&world.run()), [0, 0, 0, 7], "what was swept is removed once more");
+}
+
+#[test]
+fn an_answer_that_does_not_add_up_is_believed_in_nothing() {
+    let world = world(ExitMode::Delete);
+    world.write(&rows(0..3));
+    world.cluster.decide(|_| Fate::Miscount);
+    let error = world.try_run(RunOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("3 rows were sent, 4 accepted and 0 rejected"), "{error}");
+    assert_eq!(error.report().unwrap().acknowledged, 0);
+    world.cluster.decide(|_| Fate::Apply);
+    assert_eq!(world.run().sent, 3);
 }
 
 #[test]

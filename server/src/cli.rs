@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 const AFTER_HELP: &str = "\
 Environment:
   LARDER_ROOT_KEY  the root API key, 32 to 256 visible ASCII characters; read when the data directory is new
-  LARDER_LOG       what to log, for example `debug` or `larder_server=debug`; default `info`
+  LARDER_LOG       what to log, for example `debug` or `larder_server=debug`; default
+                   `info,openraft=error`
 
 Exit codes:
   0  stopped as asked

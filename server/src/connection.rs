@@ -1,38 +1,44 @@
 //! One connection: the HTTP/1.1 loop and its deadlines, behind [`serve`].
 //!
 //! hyper bounds neither idle connections nor slow readers, and its own timer for heads also runs while a connection is
-//! idle and costs a sixth of its instructions. So the socket is wrapped: reads and writes leave marks in [`Progress`]
-//! (plain cells, no timer), and one coarse tick for each connection looks whether a deadline has passed.
+//! idle and costs a sixth of its instructions. So reads and writes leave marks in [`Progress`] (plain cells, no timer),
+//! and one coarse tick for each connection looks whether a deadline has passed.
+//!
+//! hyper's `pipeline_flush`, which puts the answers to pipelined requests into one write, is not used: as long as bytes
+//! of a further request are there it sends nothing, bounds nothing, and swallows its own 400 and 431 answers. The
+//! [`Socket`] does it instead: what hyper writes is sent when hyper has nothing more to do for now.
 
 use std::cell::Cell;
-use std::io;
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::config::Limits;
 use crate::core::Core;
 use crate::service::Api;
+use crate::socket::Socket;
+
+/// Smallest read buffer: one chunk of a batch's body should not need a dozen reads.
+const MIN_BUFFER: usize = 64 * 1024;
 
 /// Serves a connection until it is closed by either side, breaks a deadline, or is drained.
 pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
-    let progress = Rc::new(Progress::new());
-    let io = TokioIo::new(Watched { stream, progress: Rc::clone(&progress) });
     let limits = *core.limits();
+    let progress = Rc::new(Progress::new());
+    let socket = Socket::new(stream, Rc::clone(&progress));
     let mut builder = http1::Builder::new();
     builder
-        .pipeline_flush(true)
         .header_read_timeout(None)
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
     let api = Api::new(Rc::clone(&core), Rc::clone(&progress));
-    let mut connection = pin!(builder.serve_connection(io, api));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket.io()), api));
     let mut tick = tokio::time::interval(tick_of(&limits));
     let mut drained = pin!(core.drain.notified());
     // From here on the notification is kept for this connection, so none can be missed.
@@ -43,10 +49,15 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
             connection.as_mut().graceful_shutdown();
             draining = true;
         }
+        // Errors of the connection are the client's doing (resets, malformed heads) and answered by hyper.
+        let round = poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            // Sent in one write whatever hyper has answered in this round. A broken socket shows at the next read.
+            Poll::Pending => socket.poll_send(cx).map_or_else(|_| Poll::Ready(()), |()| Poll::Pending),
+        });
         tokio::select! {
             biased;
-            // Errors of the connection are the client's doing (resets, malformed heads) and answered by hyper.
-            _ = connection.as_mut() => return,
+            () = round => break,
             _ = tick.tick() => {
                 if progress.is_overdue(&limits, Instant::now()) {
                     tracing::debug!("connection closed: a deadline has passed");
@@ -56,10 +67,8 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
             () = drained.as_mut(), if !draining => {}
         }
     }
+    socket.linger().await;
 }
-
-/// Smallest read buffer: one body chunk of a batch should not need a dozen reads.
-const MIN_BUFFER: usize = 64 * 1024;
 
 fn tick_of(limits: &Limits) -> Duration {
     let shortest = limits.header_timeout.min(limits.idle_timeout).min(limits.write_timeout);
@@ -86,7 +95,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { phase: Cell::new(Phase::Idle), since: Cell::new(Instant::now()), blocked: Cell::new(None) }
     }
 
@@ -101,14 +110,16 @@ impl Progress {
         self.since.set(Instant::now());
     }
 
-    fn read(&self) {
+    /// Bytes have arrived.
+    pub(crate) fn read(&self) {
         if self.phase.get() == Phase::Idle {
             self.phase.set(Phase::Head);
             self.since.set(Instant::now());
         }
     }
 
-    fn wrote(&self, blocked: bool) {
+    /// Bytes were written, or could not be.
+    pub(crate) fn wrote(&self, blocked: bool) {
         match (blocked, self.blocked.get()) {
             (true, None) => self.blocked.set(Some(Instant::now())),
             (false, Some(_)) => self.blocked.set(None),
@@ -125,58 +136,6 @@ impl Progress {
                 Phase::Head => waited >= limits.header_timeout,
                 Phase::Busy => false,
             }
-    }
-}
-
-/// A socket that leaves marks of its progress.
-struct Watched {
-    stream: TcpStream,
-    progress: Rc<Progress>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.progress.read();
-        }
-        polled
-    }
-}
-
-impl Watched {
-    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.progress.wrote(polled.is_pending());
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

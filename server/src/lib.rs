@@ -31,5 +31,6 @@ mod revision;
 mod router;
 mod runs;
 mod service;
+mod socket;
 mod status;
 mod syncs;

@@ -89,7 +89,8 @@ fn init_log(format: LogFormat) -> Result<(), Failure> {
         Ok(text) => {
             EnvFilter::try_new(text).map_err(|e| Failure(2, anyhow!(e).context(format!("{LOG} is not valid"))))?
         }
-        Err(_) => EnvFilter::new("info"),
+        // The Raft library tells every step of every group at this level; what matters of it the node says itself.
+        Err(_) => EnvFilter::new("info,openraft=error"),
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match format {

@@ -37,9 +37,10 @@ pub(super) fn is_supported(kind: &DataType) -> bool {
 fn supported(kind: &DataType, depth: usize) -> bool {
     let Some(deeper) = depth.checked_sub(1) else { return false };
     match kind {
+        DataType::FixedSizeBinary(size) => *size >= 0,
+        DataType::FixedSizeList(item, size) => *size >= 0 && supported(item.data_type(), deeper),
         DataType::List(item)
         | DataType::LargeList(item)
-        | DataType::FixedSizeList(item, _)
         | DataType::ListView(item)
         | DataType::LargeListView(item)
         | DataType::Map(item, _) => supported(item.data_type(), deeper),

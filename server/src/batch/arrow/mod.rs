@@ -34,28 +34,19 @@ const EXTENSION: &str = "ARROW:extension:name";
 /// `invalid_request` for a stream that is malformed or cut short or lacks `_key`, `unknown_field` and
 /// `field_owned_by_other_sync` for a column, `payload_too_large` for too many rows or bytes.
 pub(super) fn decode(body: Vec<u8>, fields: &SyncFields<'_>, sorted: &mut Sorted) -> Result<(), ApiError> {
-    frames::check(&body)?;
+    let schema = frames::check(&body)?;
+    let columns = Columns::of(&schema, fields)?;
+    frames::check_layout(&body, &schema)?;
     let mut rest = Buffer::from_vec(body);
     let mut decoder = StreamDecoder::new();
-    let mut columns: Option<Columns> = None;
     while !rest.is_empty() {
         // The decoder's messages may quote the data, so they are not passed on.
-        let batch = decoder.decode(&mut rest).map_err(|_| malformed("a schema or batch is damaged"))?;
-        let Some(batch) = batch else { continue };
-        if columns.is_none() {
-            columns = Some(Columns::of(&batch.schema(), fields)?);
-        }
-        let Some(columns) = &columns else { continue };
-        for row in 0..batch.num_rows() {
-            sorted.push(columns.read(&batch, row))?;
+        let batch = decoder.decode(&mut rest).map_err(|_| malformed("a batch is damaged"))?;
+        for (batch, row) in batch.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row))) {
+            sorted.push(columns.read(batch, row))?;
         }
     }
-    // A stream without batches is an empty batch, but its schema must be right all the same.
-    match (columns, decoder.schema()) {
-        (None, Some(schema)) => Columns::of(&schema, fields).map(drop),
-        (None, None) => Err(malformed("it has no schema")),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// What the columns of a stream mean.

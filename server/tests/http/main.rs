@@ -1,0 +1,12 @@
+//! The server over a real node, in one process: what its clients see.
+
+#![cfg(test)]
+
+mod harness;
+
+mod batches;
+mod keys;
+mod limits;
+mod lookups;
+mod restart;
+mod runs;

@@ -5,7 +5,7 @@
 //! SQLite runs: for files, the tables that the statement uses are first loaded into a scratch database.
 //!
 //! Invariants:
-//! - rows come in batches of at most [`BATCH_ROWS`], so memory is bounded whatever the size of the result;
+//! - rows come in batches of at most `BATCH_ROWS`, so memory is bounded whatever the size of the result;
 //! - an error in the middle of the rows is an item of the stream and its last one; the stream ends without an error
 //!   only after the last row;
 //! - a model reads and can do nothing else;
@@ -101,7 +101,7 @@ pub struct RowStream {
 ///
 /// Types of the columns: those of the files for a table of files. SQLite gives every value a type of its own, so for
 /// anything that SQLite runs the values of the first batch decide: integers, floats where there is any float, text
-/// where there is any text (see [`dynamic`]); where they are all NULL, the declared type or a `CAST` decides.
+/// where there is any text (see `dynamic`); where they are all NULL, the declared type or a `CAST` decides.
 ///
 /// # Errors
 /// When the source cannot be opened or the statement is refused.

@@ -1,5 +1,6 @@
 //! Reading entries, which may be anything.
 
+use larder_types::hash::KeyHash;
 use larder_types::ids::{CollectionId, Generation, SyncSlot};
 use larder_types::limits::MAX_KEY_BYTES;
 use larder_types::patch::ExitMode;
@@ -146,6 +147,12 @@ impl Patch<'_> {
 }
 
 impl<'a> Patches<'a> {
+    /// A hash of the patches, by which a repeat is told from another part. The time of arrival is not in it: a repeat
+    /// arrives later.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        KeyHash::of(0, self.body.rest()).0
+    }
+
     /// The patches with their numbers.
     #[allow(clippy::expect_used, reason = "an entry was checked when it was decoded")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Patch<'a>)> + use<'a> {

@@ -72,6 +72,9 @@ pub enum Outcome {
         /// The newest generation known.
         newest: Generation,
     },
+    /// Another part was applied under this number: the batch number was used for other patches, or the batch was split
+    /// in another way. Nothing was done, and no repeat of this part ever will do anything.
+    OtherBody,
     /// An earlier part of the same batch is missing; nothing was done. Propose the batch again from part 0.
     OutOfOrder,
     /// A sweep was applied.

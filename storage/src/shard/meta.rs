@@ -7,8 +7,8 @@
 //! collection := id | number of records | number of clears | clear* | number of runs | run*
 //! clear      := slot u8 | number of clears, 1 to 255 | log index of each
 //! run        := slot u8 | generation | number of batches | batch*
-//! batch      := seq | number of parts | outcome*
-//! outcome    := added | changed | unchanged | removed | number of patches refused | number of such a patch*
+//! batch      := seq | number of parts | part*
+//! part       := fingerprint | added | changed | unchanged | removed | number of patches refused | number of such a patch*
 //! ```
 //! Collections, slots, indexes, batches and numbers of patches ascend. The records of the blocks belong to the collections in
 //! this order, each taking as many as it says.
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use larder_types::ids::{CollectionId, Generation, SyncSlot};
 
-use super::runs::Run;
+use super::runs::{Part, Run};
 use crate::command::Patched;
 use crate::record::clears::{Clears, MAX_CLEARS};
 use crate::record::cursor::{Cursor, Malformed, put_varint};
@@ -85,10 +85,10 @@ impl CollectionMeta {
             out.push(slot.0);
             put_varint(u64::from(run.generation().0), out);
             put_varint(run.batches().len() as u64, out);
-            for (seq, outcomes) in run.batches() {
+            for (seq, parts) in run.batches() {
                 put_varint(u64::from(*seq), out);
-                put_varint(outcomes.len() as u64, out);
-                outcomes.iter().for_each(|outcome| encode_outcome(outcome, out));
+                put_varint(parts.len() as u64, out);
+                parts.iter().for_each(|part| encode_part(part, out));
             }
         }
     }
@@ -137,25 +137,28 @@ fn decode_run(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Run), Malformed> {
     Ok((slot, Run::new(generation, batches)))
 }
 
-fn decode_batch(cursor: &mut Cursor<'_>) -> Result<(u32, Vec<Patched>), Malformed> {
+fn decode_batch(cursor: &mut Cursor<'_>) -> Result<(u32, Vec<Part>), Malformed> {
     let seq = cursor.varint_u32()?;
     let parts = cursor.varint()?;
-    let outcomes = (0..parts).map(|_| decode_outcome(cursor)).collect::<Result<Vec<_>, _>>()?;
-    if outcomes.is_empty() { Err(Malformed("it lists a batch without parts")) } else { Ok((seq, outcomes)) }
+    let parts = (0..parts).map(|_| decode_part(cursor)).collect::<Result<Vec<_>, _>>()?;
+    if parts.is_empty() { Err(Malformed("it lists a batch without parts")) } else { Ok((seq, parts)) }
 }
 
-fn encode_outcome(outcome: &Patched, out: &mut Vec<u8>) {
-    let Patched { added, changed, unchanged, removed, too_large } = outcome;
+fn encode_part(part: &Part, out: &mut Vec<u8>) {
+    let Patched { added, changed, unchanged, removed, too_large } = &part.outcome;
+    put_varint(part.fingerprint, out);
     [*added, *changed, *unchanged, *removed, too_large.len() as u64].iter().for_each(|n| put_varint(*n, out));
     too_large.iter().for_each(|number| put_varint(u64::from(*number), out));
 }
 
-fn decode_outcome(cursor: &mut Cursor<'_>) -> Result<Patched, Malformed> {
-    Ok(Patched {
+fn decode_part(cursor: &mut Cursor<'_>) -> Result<Part, Malformed> {
+    let fingerprint = cursor.varint()?;
+    let outcome = Patched {
         added: cursor.varint()?,
         changed: cursor.varint()?,
         unchanged: cursor.varint()?,
         removed: cursor.varint()?,
         too_large: ascending(cursor, |cursor| cursor.varint_u32(), |number| *number)?,
-    })
+    };
+    Ok(Part { fingerprint, outcome })
 }

@@ -23,8 +23,11 @@ pub(super) struct Reference {
 #[derive(Debug, Clone, Default)]
 struct Collection {
     records: BTreeMap<String, Record>,
-    runs: BTreeMap<SyncSlot, (Generation, BTreeMap<u32, Vec<Patched>>)>,
+    runs: BTreeMap<SyncSlot, (Generation, BTreeMap<u32, Vec<Part>>)>,
 }
+
+/// A part that was applied: its patches, and what they did.
+type Part = (Vec<(String, Change)>, Patched);
 
 #[derive(Debug, Clone, Default)]
 struct Record {
@@ -56,8 +59,9 @@ impl Reference {
         if part > applied.len() {
             return Outcome::OutOfOrder;
         }
-        if let Some(outcome) = applied.get(part) {
-            return Outcome::Patched(outcome.clone());
+        let said = effective(patches);
+        if let Some((first, outcome)) = applied.get(part) {
+            return if *first == said { Outcome::Patched(outcome.clone()) } else { Outcome::OtherBody };
         }
         let mut outcome = Patched::default();
         for (key, change) in patches {
@@ -98,7 +102,7 @@ impl Reference {
                 record.version = index;
             }
         }
-        applied.push(outcome.clone());
+        applied.push((said, outcome.clone()));
         Outcome::Patched(outcome)
     }
 
@@ -200,6 +204,17 @@ impl Record {
         };
         (self.version, self.groups.iter().map(info).collect(), json)
     }
+}
+
+/// The patches with their fields in order of id, each once: of a field named twice the last value counts.
+fn effective(patches: &[(String, Change)]) -> Vec<(String, Change)> {
+    let effective = |change: &Change| match change {
+        Change::Upsert(fields) => {
+            Change::Upsert(fields.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect())
+        }
+        other => other.clone(),
+    };
+    patches.iter().map(|(key, change)| (key.clone(), effective(change))).collect()
 }
 
 /// The names of the fields under test: `f` and the id.

@@ -1,8 +1,11 @@
 //! What a shard remembers of the runs of one sync: which generation is the newest, and what each part of its batches has
 //! done.
 //!
-//! Invariant: the parts of a batch are applied in order, each once. So the parts that were applied are the first ones,
-//! and remembering their outcomes in order says which they are.
+//! Invariants:
+//! 1. The parts of a batch are applied in order, each once. So the parts that were applied are the first ones, and
+//!    remembering them in order says which they are.
+//! 2. Only the same patches are a repeat. Other patches under a number that was used are never answered with what was
+//!    done before, or they would be acknowledged without having been applied.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +17,17 @@ use crate::command::Patched;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Run {
     generation: Generation,
-    /// For each batch number the outcomes of the parts that were applied.
-    batches: BTreeMap<u32, Vec<Patched>>,
+    /// For each batch number the parts that were applied.
+    batches: BTreeMap<u32, Vec<Part>>,
+}
+
+/// A part that was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Which patches it had, see `Patches::fingerprint`.
+    pub(crate) fingerprint: u64,
+    /// What they did.
+    pub(crate) outcome: Patched,
 }
 
 /// A run that a newer one has fenced off.
@@ -31,6 +43,8 @@ pub(crate) enum Delivery {
     Next,
     /// It was applied before, with this outcome.
     Repeat(Patched),
+    /// A part with other patches was applied under its number.
+    Other,
     /// Parts before it are missing.
     Gap,
 }
@@ -43,7 +57,7 @@ impl Default for Run {
 }
 
 impl Run {
-    pub(crate) fn new(generation: Generation, batches: BTreeMap<u32, Vec<Patched>>) -> Self {
+    pub(crate) fn new(generation: Generation, batches: BTreeMap<u32, Vec<Part>>) -> Self {
         Self { generation, batches }
     }
 
@@ -51,7 +65,7 @@ impl Run {
         self.generation
     }
 
-    pub(crate) fn batches(&self) -> &BTreeMap<u32, Vec<Patched>> {
+    pub(crate) fn batches(&self) -> &BTreeMap<u32, Vec<Part>> {
         &self.batches
     }
 
@@ -67,18 +81,19 @@ impl Run {
     }
 
     /// How a part of the open generation stands to what was applied.
-    pub(crate) fn delivery(&self, seq: u32, part: u32) -> Delivery {
+    pub(crate) fn delivery(&self, seq: u32, part: u32, fingerprint: u64) -> Delivery {
         let applied = self.batches.get(&seq).map_or(&[][..], Vec::as_slice);
         match applied.get(part as usize) {
-            Some(outcome) => Delivery::Repeat(outcome.clone()),
+            Some(same) if same.fingerprint == fingerprint => Delivery::Repeat(same.outcome.clone()),
+            Some(_) => Delivery::Other,
             None if part as usize == applied.len() => Delivery::Next,
             None => Delivery::Gap,
         }
     }
 
-    /// Remembers what the next part of a batch has done.
-    pub(crate) fn remember(&mut self, seq: u32, outcome: Patched) {
-        self.batches.entry(seq).or_default().push(outcome);
+    /// Remembers the next part of a batch.
+    pub(crate) fn remember(&mut self, seq: u32, part: Part) {
+        self.batches.entry(seq).or_default().push(part);
     }
 }
 
@@ -90,28 +105,33 @@ mod tests {
         Patched { added, ..Patched::default() }
     }
 
+    fn part(fingerprint: u64, added: u64) -> Part {
+        Part { fingerprint, outcome: outcome(added) }
+    }
+
     #[test]
     fn parts_come_in_order_and_once() {
         let mut run = Run::default();
         assert_eq!(run.open(Generation(3)), Ok(()));
-        assert_eq!(run.delivery(7, 1), Delivery::Gap);
-        assert_eq!(run.delivery(7, 0), Delivery::Next);
-        run.remember(7, outcome(5));
-        assert_eq!(run.delivery(7, 0), Delivery::Repeat(outcome(5)));
-        assert_eq!(run.delivery(7, 1), Delivery::Next);
-        assert_eq!(run.delivery(7, 2), Delivery::Gap);
-        assert_eq!(run.delivery(8, 0), Delivery::Next);
+        assert_eq!(run.delivery(7, 1, 9), Delivery::Gap);
+        assert_eq!(run.delivery(7, 0, 9), Delivery::Next);
+        run.remember(7, part(9, 5));
+        assert_eq!(run.delivery(7, 0, 9), Delivery::Repeat(outcome(5)));
+        assert_eq!(run.delivery(7, 0, 8), Delivery::Other);
+        assert_eq!(run.delivery(7, 1, 9), Delivery::Next);
+        assert_eq!(run.delivery(7, 2, 9), Delivery::Gap);
+        assert_eq!(run.delivery(8, 0, 9), Delivery::Next);
     }
 
     #[test]
     fn a_newer_generation_starts_afresh_and_fences_the_older() {
         let mut run = Run::default();
         run.open(Generation(3)).unwrap();
-        run.remember(0, outcome(1));
+        run.remember(0, part(9, 1));
         assert_eq!(run.open(Generation(3)), Ok(()));
-        assert_eq!(run.delivery(0, 0), Delivery::Repeat(outcome(1)), "opening again forgets nothing");
+        assert_eq!(run.delivery(0, 0, 9), Delivery::Repeat(outcome(1)), "opening again forgets nothing");
         assert_eq!(run.open(Generation(4)), Ok(()));
-        assert_eq!(run.delivery(0, 0), Delivery::Next);
+        assert_eq!(run.delivery(0, 0, 9), Delivery::Next);
         assert_eq!(run.open(Generation(3)), Err(Stale { newest: Generation(4) }));
     }
 }

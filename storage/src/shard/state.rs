@@ -9,7 +9,7 @@ use larder_types::ids::{CollectionId, SyncSlot};
 
 use super::reader::{Shared, Tables, View};
 use super::records::{Records, Stamp};
-use super::runs::{Delivery, Run, Stale};
+use super::runs::{Delivery, Part, Run, Stale};
 use crate::arena::Arena;
 use crate::command::decode::{Command, Patches};
 use crate::command::{Outcome, Patched};
@@ -114,8 +114,10 @@ impl State {
         if let Err(Stale { newest }) = run.open(origin.generation) {
             return Outcome::Stale { newest };
         }
-        match run.delivery(origin.seq, patches.part) {
+        let fingerprint = patches.fingerprint();
+        match run.delivery(origin.seq, patches.part, fingerprint) {
             Delivery::Repeat(outcome) => return Outcome::Patched(outcome),
+            Delivery::Other => return Outcome::OtherBody,
             Delivery::Gap => return Outcome::OutOfOrder,
             Delivery::Next => {}
         }
@@ -124,7 +126,8 @@ impl State {
         if let Some(mut records) = self.records(index, origin.collection) {
             patches.iter().for_each(|(number, patch)| records.patch(number, patch, stamp, &mut outcome));
         }
-        self.run(origin.collection, origin.slot, shared).remember(origin.seq, outcome.clone());
+        let part = Part { fingerprint, outcome: outcome.clone() };
+        self.run(origin.collection, origin.slot, shared).remember(origin.seq, part);
         Outcome::Patched(outcome)
     }
 

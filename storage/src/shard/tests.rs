@@ -91,6 +91,21 @@ fn a_repeated_part_changes_nothing_and_says_what_it_did_first() {
 }
 
 #[test]
+fn other_patches_under_a_used_batch_number_are_refused() {
+    let mut shard = shard();
+    shard.apply(1, &upsert(origin(1, 0), &["a"], 1)).unwrap();
+    assert_eq!(shard.apply(2, &upsert(origin(1, 0), &["b"], 1)).unwrap(), Outcome::OtherBody);
+    assert_eq!(get(&shard, "b"), None);
+    let mut restored = self::shard();
+    let frozen = shard.freeze();
+    let blocks: Vec<_> = frozen.blocks().collect();
+    restored.restore(&frozen.meta(), &mut blocks.iter().map(Vec::as_slice)).unwrap();
+    let later = PatchOrigin { at: 7 * SECOND, ..origin(1, 0) };
+    assert_eq!(restored.apply(3, &upsert(later, &["a"], 2)).unwrap(), Outcome::OtherBody);
+    assert_eq!(restored.apply(4, &upsert(later, &["a"], 1)).unwrap(), patched(1, 0, 0, 0));
+}
+
+#[test]
 fn a_later_part_waits_for_the_earlier_ones() {
     let mut shard = shard();
     let mut encoder = PatchEncoder::new(origin(1, 0), 60);
@@ -300,7 +315,8 @@ fn the_bytes_of_a_snapshots_header_are_fixed() {
         "01",
         "00",
         "01",
-        "0300000000", // one run of slot 0: generation 1, batch 0, one part
+        "8980dac5c0e0bda823", // one run of slot 0: generation 1, batch 0, one part with these patches
+        "0300000000", // which have added three records
         "02",
         "01",
         "00",
@@ -310,6 +326,7 @@ fn the_bytes_of_a_snapshots_header_are_fixed() {
         "01",
         "00",
         "01",
+        "f6c4e8d8be81dfb90d",
         "0100000000",
     );
     assert_eq!(hex, expected);

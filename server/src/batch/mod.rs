@@ -25,7 +25,7 @@ use larder_types::limits::MAX_SEQ;
 use larder_types::patch::Op;
 
 use self::decompress::Encoding;
-use self::submit::{Applied, stale};
+use self::submit::{Applied, reused, stale};
 use self::validate::{Placement, Prepared, Rejected, Sorted, SyncFields};
 use crate::error::ApiError;
 use crate::reply::{self, Response};
@@ -136,8 +136,7 @@ impl Job {
         let body_hash = KeyHash::of(self.format as u64 | (self.encoding as u64) << 8, &body).0;
         match self.node.runs().outcome(self.collection.id, self.sync.slot, &self.run, self.seq) {
             Some(noted) if noted.body_hash != body_hash => {
-                let message = "this batch number was used for another body in this run: use a new number";
-                return Err(ApiError::new(ErrorCode::SeqReused, message));
+                return Err(reused());
             }
             // If not all rejected rows were kept, everything is done again to list them: the shards answer a repeat
             // with what they did the first time.

@@ -27,13 +27,15 @@ pub(super) struct Applied {
 enum Part {
     Applied { index: u64, sum: Patched, rows: Vec<PlacedRow> },
     Stale(Generation),
+    OtherBody,
     OutOfOrder,
 }
 
 /// Proposes a batch to all its shards and waits for all of them.
 ///
 /// # Errors
-/// `stale_generation` when a newer run has fenced this one off; those of [`ProposeError`] when no shard has applied its
+/// `stale_generation` when a newer run has fenced this one off; `seq_reused` when a shard has applied other patches
+/// under this batch number; those of [`ProposeError`] when no shard has applied its
 /// part; `outcome_unknown` when some have: repeating the batch is then safe and completes it.
 pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Applied, ApiError> {
     let mut shards = JoinSet::new();
@@ -55,6 +57,7 @@ pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Appli
                 applied.add(&sum, &rows);
             }
             Ok((_, Ok(Part::Stale(newest)))) => failures.push(stale(newest)),
+            Ok((_, Ok(Part::OtherBody))) => failures.push(reused()),
             // Twice in a row somebody else's parts of this batch came between: only a repeat can tell.
             Ok((_, Ok(Part::OutOfOrder))) => failures.push(ProposeError::Unknown.into()),
             Ok((_, Err(error))) => failures.push(error.into()),
@@ -73,6 +76,12 @@ pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Appli
 pub(super) fn stale(newest: Generation) -> ApiError {
     let message = "a newer run of this sync has been opened: this one can do no more";
     ApiError::new(ErrorCode::StaleGeneration, message).with_details(serde_json::json!({ "newest": newest }))
+}
+
+/// The answer when the batch number stands for other patches: a repeat could never be applied.
+pub(super) fn reused() -> ApiError {
+    let message = "this batch number was used for another body in this run: use a new number";
+    ApiError::new(ErrorCode::SeqReused, message)
 }
 
 async fn propose(node: &Node, shard: ShardId, entries: Vec<Bytes>, rows: Vec<PlacedRow>) -> Result<Part, ProposeError> {
@@ -98,6 +107,7 @@ fn sum(outcomes: Vec<(u64, Outcome)>, rows: Vec<PlacedRow>) -> Part {
                 total.too_large.extend(part.too_large);
             }
             Outcome::Stale { newest } => return Part::Stale(newest),
+            Outcome::OtherBody => return Part::OtherBody,
             _ => return Part::OutOfOrder,
         }
     }
@@ -121,7 +131,8 @@ impl Applied {
 /// The failure to answer with. Once a shard has applied its part, "nothing was done" would be a lie.
 fn worst(failures: Vec<ApiError>, some_applied: bool) -> Option<ApiError> {
     let rank = |error: &ApiError| match error.code {
-        ErrorCode::StaleGeneration => 3,
+        ErrorCode::StaleGeneration => 4,
+        ErrorCode::SeqReused => 3,
         ErrorCode::OutcomeUnknown => 2,
         ErrorCode::DiskFull => 1,
         _ => 0,
@@ -153,6 +164,7 @@ mod tests {
         assert_eq!(code(&[Overloaded, DiskFull], false), Some(ErrorCode::DiskFull));
         assert_eq!(code(&[Overloaded, Unknown], false), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(code(&[Overloaded], true), Some(ErrorCode::OutcomeUnknown));
+        assert_eq!(worst(vec![Unknown.into(), reused()], true).map(|e| e.code), Some(ErrorCode::SeqReused));
         assert_eq!(worst(vec![stale(Generation(2))], true).map(|e| e.code), Some(ErrorCode::StaleGeneration));
     }
 
@@ -175,6 +187,7 @@ mod tests {
         let stale = sum_of(vec![(7, part(1, vec![])), (8, Outcome::Stale { newest: Generation(3) })]);
         assert!(matches!(stale, Part::Stale(Generation(3))));
         assert!(matches!(sum_of(vec![(7, Outcome::OutOfOrder)]), Part::OutOfOrder));
+        assert!(matches!(sum_of(vec![(7, Outcome::OtherBody), (8, Outcome::OutOfOrder)]), Part::OtherBody));
     }
 
     fn sum_of(outcomes: Vec<(u64, Outcome)>) -> Part {

@@ -20,10 +20,14 @@ use crate::service::Call;
 use crate::{body, clock, query, revision};
 
 /// `GET /v1/collections`: those that the key may see.
-pub(crate) fn list(call: &Call, head: &Parts) -> Result<Response, ApiError> {
+pub(crate) async fn list(call: &Call, head: &Parts) -> Result<Response, ApiError> {
     query::none(head.uri.query())?;
     let visible = call.catalog.collections.values().filter(|c| call.principal.may(Need::Describe(c.name.as_str())));
-    let infos = visible.map(|c| info(call.core.node(), &call.catalog, c)).collect::<Result<Vec<_>, _>>()?;
+    let visible: Vec<_> = visible.map(Arc::clone).collect();
+    let (node, catalog) = (Arc::clone(call.core.node()), Arc::clone(&call.catalog));
+    // Thousands of looks at shards, if there are many of both: not on a core that serves lookups.
+    let describe = async move { visible.iter().map(|c| info(&node, &catalog, c)).collect::<Result<Vec<_>, _>>() };
+    let infos = call.core.run(describe).await?;
     Ok(reply::json(200, &serde_json::json!({ "collections": infos })))
 }
 

@@ -10,13 +10,13 @@
 
 pub mod api_key;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod server;
 
 mod auth;
 mod batch;
 mod body;
-mod clock;
 mod collections;
 mod connection;
 mod core;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
-use larder_replication::catalog::{ApiKey, ClusterSettings};
+use larder_replication::catalog::{ApiKey, ClusterSettings, ROOT_KEY_ID};
 use larder_replication::node::{Bootstrap, Node, NodeOptions, StartError};
 use larder_server::api_key::{self, NewKey};
 use larder_server::cli::{Cli, Command, StartArgs};
+use larder_server::clock;
 use larder_server::config::{Config, LogFormat};
 use larder_server::server::{Listeners, Server};
 use larder_types::api::Scope;
-use larder_types::ids::Micros;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -157,7 +157,7 @@ fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
     let mut random = [0u8; 24];
     getrandom::fill(&mut random).map_err(|e| anyhow!("the operating system gives no random bytes: {e}"))?;
     let (id, seed) = random.split_at(16);
-    let now = now();
+    let now = clock::now();
     Ok(Bootstrap {
         settings: ClusterSettings {
             id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -166,7 +166,7 @@ fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
             created_at: now,
         },
         root: ApiKey {
-            id: "root".into(),
+            id: ROOT_KEY_ID.into(),
             sha256: api_key::sha256_text(root_text),
             label: "root".into(),
             scopes: vec![Scope::Admin],
@@ -175,18 +175,13 @@ fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
     })
 }
 
-fn now() -> Micros {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
-}
-
 #[allow(clippy::print_stdout, reason = "the one thing that must reach whoever started the program, and no log")]
 fn show_root_key(text: &str) {
     println!("The root API key of this new cluster, shown only this once. Keep it:\n\n    {text}\n");
 }
 
 fn warn_if_other_root_key(node: &Node, chosen: &str) {
-    let stored = node.catalog().keys.get("root").map(|key| key.sha256.clone());
+    let stored = node.catalog().keys.get(ROOT_KEY_ID).map(|key| key.sha256.clone());
     if stored.is_some_and(|stored| stored != api_key::sha256_text(chosen)) {
         tracing::warn!(
             "{ROOT_KEY} is not the root key of this data directory and is ignored: the first start fixed it"

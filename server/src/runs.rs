@@ -98,14 +98,16 @@ pub(crate) fn requests(call: &Call, head: &Parts, path: &RunPath<'_>) -> Result<
     Ok(reply::json(200, &json!({ "requests": requests })))
 }
 
-/// `GET …/runs/{run}/rejects`: in order of arrival, each with the number of its batch.
+/// `GET …/runs/{run}/rejects`: in order of arrival, each with the number of its batch; `total` counts those that were
+/// not kept too.
 pub(crate) fn rejects(call: &Call, head: &Parts, path: &RunPath<'_>) -> Result<Response, ApiError> {
     let (collection, sync) = resolve(call, &path.sync)?;
     let (offset, limit) = query::page(head.uri.query())?;
-    find_run(call, collection, sync, &path.run)?;
-    let rejects = call.core.node().runs().rejects(collection.id, sync.slot, &path.run, offset, limit);
+    let runs = call.core.node().runs();
+    let kept = runs.rejects_kept(collection.id, sync.slot, &path.run).ok_or_else(not_found)?;
+    let rejects = runs.rejects(collection.id, sync.slot, &path.run, offset, limit);
     let rejects: Vec<_> = rejects.iter().map(|(seq, reject)| Reject { seq: *seq, reject }).collect();
-    Ok(reply::json(200, &json!({ "rejects": rejects })))
+    Ok(reply::json(200, &json!({ "rejects": rejects, "total": kept.total, "all_kept": !kept.cut })))
 }
 
 /// A rejected row with the number of its batch.

@@ -169,7 +169,7 @@ impl Api {
         let call = Call { core: Rc::clone(core), catalog, principal, body };
         let read = matches!(head.method, Method::GET | Method::HEAD);
         match resource {
-            Resource::Collections => collections::list(&call, head),
+            Resource::Collections => collections::list(&call, head).await,
             Resource::Collection(name) if read => collections::get(&call, head, &name),
             Resource::Collection(name) if head.method == Method::PUT => collections::put(call, head, &name).await,
             Resource::Collection(name) => collections::delete(&call, head, &name).await,

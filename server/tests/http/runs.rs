@@ -87,6 +87,7 @@ fn the_debugger_pages_through_requests_and_rejects() {
     assert_eq!(requests["requests"].as_array().unwrap().len(), 1);
     let rejects = server.get(&format!("{run}/rejects?offset=2")).expect(200).value();
     assert_eq!(rejects["rejects"].as_array().unwrap().len(), 1);
+    assert_eq!((rejects["total"].as_u64(), rejects["all_kept"].as_bool()), (Some(3), Some(true)));
     let reject = &rejects["rejects"][0];
     assert_eq!(
         (reject["seq"].as_u64(), reject["key"].as_str(), reject["field"].as_str()),

@@ -16,7 +16,7 @@ use larder_server::config::{Config, LogFormat};
 use larder_server::server::{Listeners, Server};
 use larder_types::api::Scope;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Threads of the node's own runtime: it waits for disks more than it computes.
@@ -60,11 +60,16 @@ fn start(args: &StartArgs) -> Result<(), Failure> {
     let listeners = Listeners::bind(config.listen, config.threads)
         .map_err(|e| Failure(3, anyhow!(e).context(format!("cannot listen on {}", config.listen))))?;
     let runtime = node_runtime().context("cannot start the node's runtime")?;
-    let node = start_node(&runtime, &config, chosen_key.as_deref())?;
+    let mut signals = Signals::catch(&runtime).context("cannot wait for signals")?;
+    let Some(node) = start_node(&runtime, &mut signals, &config, chosen_key.as_deref())? else {
+        // Whatever was going on is as safe to break off as by a power failure, so nothing is waited for.
+        runtime.shutdown_background();
+        return Ok(());
+    };
     let server =
         Server::start(listeners, Arc::clone(&node), runtime.handle().clone(), config.limits).context("cannot serve")?;
     tracing::info!(listen = %server.address(), threads = config.threads, "ready");
-    serve_until_stopped(&runtime, &node, server)
+    serve_until_stopped(&runtime, &mut signals, &node, server)
 }
 
 fn configure(args: &StartArgs) -> Result<Config, Failure> {
@@ -118,7 +123,35 @@ fn node_runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-fn start_node(runtime: &Runtime, config: &Config, chosen: Option<&str>) -> Result<Arc<Node>, Failure> {
+/// The signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over. Until then each would end the process at once, with an exit code that says so.
+    fn catch(runtime: &Runtime) -> std::io::Result<Self> {
+        let _context = runtime.enter();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one and says which it was.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Starts the node; `None` if a signal came first.
+fn start_node(
+    runtime: &Runtime,
+    signals: &mut Signals,
+    config: &Config,
+    chosen: Option<&str>,
+) -> Result<Option<Arc<Node>>, Failure> {
     let (root_text, made) = match chosen {
         Some(text) => (text.to_owned(), false),
         None => (NewKey::make().context("cannot make a root key")?.text, true),
@@ -135,7 +168,19 @@ fn start_node(runtime: &Runtime, config: &Config, chosen: Option<&str>) -> Resul
         snapshot_log_bytes: config.snapshot_log_bytes,
         max_inflight_bytes: config.max_inflight_bytes,
     };
-    let node = runtime.block_on(Node::start(options)).map_err(explain)?;
+    let started = runtime.block_on(async {
+        tokio::select! {
+            started = Node::start(options) => Ok(started),
+            name = signals.next() => Err(name),
+        }
+    });
+    let node = match started {
+        Ok(started) => started.map_err(explain)?,
+        Err(signal) => {
+            tracing::info!(signal, "stopped before the node had started");
+            return Ok(None);
+        }
+    };
     let is_new = new.try_recv().is_ok();
     if is_new && made {
         show_root_key(&root_text);
@@ -143,6 +188,11 @@ fn start_node(runtime: &Runtime, config: &Config, chosen: Option<&str>) -> Resul
     if let Some(chosen) = chosen.filter(|_| !is_new) {
         warn_if_other_root_key(&node, chosen);
     }
+    log_recovered(&node, is_new);
+    Ok(Some(node))
+}
+
+fn log_recovered(node: &Node, is_new: bool) {
     let catalog = node.catalog();
     let shards = catalog.shard_count();
     let readers = shards.iter().flat_map(|shards| shards.all()).filter_map(|shard| node.reader(shard));
@@ -150,7 +200,6 @@ fn start_node(runtime: &Runtime, config: &Config, chosen: Option<&str>) -> Resul
         readers.map(|reader| catalog.collections.values().map(|c| reader.stats(c.id).records).sum::<u64>()).sum();
     let shards = shards.map_or(0, larder_types::hash::ShardCount::get);
     tracing::info!(new = is_new, shards, collections = catalog.collections.len(), records, "data recovered");
-    Ok(node)
 }
 
 fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
@@ -199,19 +248,20 @@ fn explain(error: StartError) -> Failure {
 }
 
 /// Serves until a signal or a failure. After a failure nothing is drained: what has failed must not answer any more.
-fn serve_until_stopped(runtime: &Runtime, node: &Arc<Node>, mut server: Server) -> Result<(), Failure> {
+fn serve_until_stopped(
+    runtime: &Runtime,
+    signals: &mut Signals,
+    node: &Arc<Node>,
+    mut server: Server,
+) -> Result<(), Failure> {
     let stopped = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            reason = node.failed() => return Ok(Err(format!("the node cannot go on: {reason}"))),
-            () = server.failed() => return Ok(Err("a serving thread has ended".to_owned())),
-        };
-        Ok::<_, std::io::Error>(Ok(name))
+        tokio::select! {
+            signal = signals.next() => Ok(signal),
+            reason = node.failed() => Err(format!("the node cannot go on: {reason}")),
+            () = server.failed() => Err("a serving thread has ended".to_owned()),
+        }
     });
-    match stopped.context("cannot wait for signals")? {
+    match stopped {
         Ok(signal) => {
             tracing::info!(signal, "stopping: requests in flight may end");
             server.drain();

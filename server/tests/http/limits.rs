@@ -28,12 +28,13 @@ async fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Short enough to wait for, long enough that a busy machine does not run into them by itself.
 fn quick() -> Limits {
     Limits {
-        header_timeout: Duration::from_millis(50),
-        idle_timeout: Duration::from_millis(50),
-        body_timeout: Duration::from_millis(50),
-        write_timeout: Duration::from_millis(50),
+        header_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(300),
+        body_timeout: Duration::from_millis(300),
+        write_timeout: Duration::from_millis(300),
         ..Limits::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use larder_types::names::SyncName;
 
-use super::output::{bytes, complain, counts, say};
+use super::output::{blocked, bytes, complain, counts, say};
 use super::say_json;
 use crate::project::Project;
 use crate::run::{self, ExitClass, HistoryEntry};
@@ -30,7 +30,11 @@ fn print(entry: &HistoryEntry) {
     let HistoryEntry { id, sync, kind, state, started_at, .. } = entry;
     let reason = entry.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     say(format_args!("{started_at}  {id}  {sync}  {kind} {state}{reason}"));
-    say(format_args!("    {}; {} batches, {}", counts(&entry.rows), entry.batches, bytes(entry.bytes)));
+    if state == "blocked" {
+        say(format_args!("    {}", blocked(&entry.rows)));
+    } else {
+        say(format_args!("    {}; {} batches, {}", counts(&entry.rows), entry.batches, bytes(entry.bytes)));
+    }
     if let Some(error) = &entry.error {
         say(format_args!("    {error}"));
     }

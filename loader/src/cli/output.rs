@@ -36,6 +36,18 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// What a run that a guard stopped would have done with the rows, on one line.
+pub(super) fn blocked(counts: &RowCounts) -> String {
+    format!(
+        "blocked: would remove {} add {} change {}; unchanged {} rejected {}",
+        rows(counts.removed),
+        rows(counts.added),
+        rows(counts.changed),
+        rows(counts.unchanged),
+        rows(counts.rejected)
+    )
+}
+
 /// What became of the rows, on one line.
 pub(super) fn counts(counts: &RowCounts) -> String {
     format!(
@@ -64,6 +76,13 @@ pub(super) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocked_run_is_not_told_as_if_it_had_done_something() {
+        let found = RowCounts { removed: 12_000, unchanged: 8, ..RowCounts::default() };
+        assert_eq!(blocked(&found), "blocked: would remove 12.0k add 0 change 0; unchanged 8 rejected 0");
+        assert_eq!(counts(&found), "added 0 changed 0 removed 12.0k unchanged 8 rejected 0");
+    }
 
     #[test]
     fn numbers_read_well() {

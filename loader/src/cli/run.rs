@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::output::{complain, counts, duration, rows, say};
+use super::output::{blocked, complain, counts, duration, rows, say};
 use super::plan::rejection_line;
 use super::progress::Watch;
 use super::{say_json, worst};
 use crate::project::{Project, SyncSpec};
-use crate::run::{self, ExitClass, RunError, RunOptions, RunReport};
+use crate::run::{self, ExitClass, Outcome, RunError, RunOptions, RunReport};
 
 /// Rejected rows that are shown; all of them are in the history.
 const SHOWN_REJECTIONS: usize = 5;
@@ -51,7 +51,7 @@ fn print(sync: &SyncSpec, report: Option<&RunReport>, error: Option<&str>) {
         complain(format_args!("{}: error: {error}", sync.name));
     }
     if let Some(report) = report {
-        let counts = counts(&report.rows);
+        let counts = if report.outcome == Outcome::Blocked { blocked(&report.rows) } else { counts(&report.rows) };
         say(format_args!("{}: {counts} in {}", report.sync, duration(report.seconds)));
     }
 }

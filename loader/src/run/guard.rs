@@ -32,7 +32,7 @@ pub(crate) fn verdict(guard: &Guard, findings: Findings, accept_removals: bool) 
     }
     Some(format!(
         "{removed} of {known} rows left the query and the sync's guard lets {allowed} go; if that is right, run again \
-         with --accept-removals, or raise guard.max_removed_percent or guard.max_removed_rows"
+         with --accept-removals, or raise guard.max_removed.percent or guard.max_removed.rows"
     ))
 }
 
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_message_says_what_to_do() {
         let message = verdict(&GUARD, Findings { read: 9, removed: 60, known: 100 }, false).unwrap();
-        for word in ["60 of 100", "10", "--accept-removals", "guard.max_removed_percent"] {
+        for word in ["60 of 100", "10", "--accept-removals", "guard.max_removed.percent", "guard.max_removed.rows"] {
             assert!(message.contains(word), "{message}");
         }
     }

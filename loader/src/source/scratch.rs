@@ -25,7 +25,7 @@ type Tables = BTreeMap<String, Table>;
 /// The columns of a statement over files, found without reading their rows.
 pub(super) fn describe(tables: &BTreeMap<String, FileTable>, select: &Select) -> Result<SchemaRef, SourceError> {
     let (mut connection, _) = empty(tables, select)?;
-    query::describe(&mut connection, select)
+    query::describe(&mut connection, select).map_err(|error| name_tables(error, tables))
 }
 
 /// Loads what a statement reads into a scratch database in `folder` and returns the connection to it.

@@ -447,6 +447,8 @@ fn only_tables_that_the_statement_reads_are_opened() {
     assert!(error.contains("gone.csv"), "{error}");
     let error = error_of(room.open_sql("SELECT * FROM gne"));
     assert!(error.contains("no such table: gne") && error.contains("did you mean `gone`?"), "{error}");
+    let error = describe(&room.files(), &sql("SELECT * FROM other")).unwrap_err().to_string();
+    assert!(error.contains("no such table: other") && error.contains("known: `a`, `gone`"), "{error}");
 }
 
 #[test]

@@ -47,13 +47,10 @@ pub(crate) struct Diff {
     changes: Spilled,
 }
 
-/// A key that came more than once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Duplicate {
-    pub(crate) key: String,
-    /// The first two rows that have it, from 1.
-    pub(crate) rows: [u64; 2],
-}
+/// A key that came more than once, by the first two rows that have it, from 1. The key itself is left out, because
+/// this ends in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Duplicate(pub(crate) [u64; 2]);
 
 /// One change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,8 +153,7 @@ impl Joiner {
             match slot.rows {
                 1 => slot.first_row = row.number,
                 2 if self.diff.duplicates.len() < MAX_EXAMPLES => {
-                    let rows = [slot.first_row, row.number];
-                    self.diff.duplicates.push(Duplicate { key: row.key.to_owned(), rows });
+                    self.diff.duplicates.push(Duplicate([slot.first_row, row.number]));
                 }
                 _ => {}
             }

@@ -7,7 +7,7 @@ use super::rejections::{Rejections, bad_key};
 use super::report::{Rejection, ResendReason, RowCounts};
 use super::{Phase, Progress};
 use crate::diff::hash::HashSecret;
-use crate::diff::join::{Diff, JoinOptions, MAX_EXAMPLES, join};
+use crate::diff::join::{Diff, Duplicate, JoinOptions, MAX_EXAMPLES, join};
 use crate::diff::snapshot::{Snapshot, SnapshotError};
 use crate::diff::spill::{Parts, Spilled};
 use crate::diff::{Intake, SPILL_BYTES};
@@ -48,6 +48,8 @@ pub(crate) struct Baseline {
 pub(crate) struct Prepared {
     pub(crate) diff: Diff,
     pub(crate) counts: RowCounts,
+    /// Rows that were left out because they have no usable key.
+    pub(crate) keyless: u64,
     pub(crate) rejections: Rejections,
 }
 
@@ -97,11 +99,33 @@ pub(crate) fn with_way_out(error: &SnapshotError, spec: &SyncSpec) -> Failure {
     }
 }
 
-/// What was seen of bad keys while reading.
+/// Rows without a usable key. Which records they had before cannot be told.
 #[derive(Default)]
 struct BadKeys {
-    nulls: u64,
-    null_rows: Vec<u64>,
+    nulls: BadRows,
+    /// Empty, too long, or of a kind that has no one text.
+    unusable: BadRows,
+}
+
+/// Rows with one kind of bad key: their number, and the first of them.
+#[derive(Default)]
+struct BadRows {
+    count: u64,
+    first: Vec<(u64, KeyError)>,
+}
+
+impl BadKeys {
+    fn add(&mut self, row: u64, error: KeyError) {
+        let rows = if error == KeyError::Null { &mut self.nulls } else { &mut self.unusable };
+        rows.count += 1;
+        if rows.first.len() < MAX_EXAMPLES {
+            rows.first.push((row, error));
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.nulls.count + self.unusable.count
+    }
 }
 
 /// Reads all rows and compares them. `all` keeps unchanged rows for sending too.
@@ -117,7 +141,7 @@ pub(crate) fn prepare(
     let known = baseline.old.as_ref().map_or(0, Snapshot::rows);
     let intake = Intake::new(state.folder(), Parts::for_rows(known), baseline.secret.clone(), tuning.spill_bytes);
     let mut rejections = Rejections::default();
-    let (spilled, read, bad) = read_rows(spec, mapping, rows, intake, progress, &mut rejections)?;
+    let (spilled, read, bad) = read_rows(mapping, rows, intake, progress)?;
     progress.phase(Phase::Comparing, Some(read));
     let options = JoinOptions { resend: baseline.resend.is_some(), all, budget: tuning.spill_bytes };
     let diff = join(spilled, baseline.old.as_ref(), state.folder(), options).map_err(|error| match error {
@@ -133,7 +157,7 @@ pub(crate) fn prepare(
         unchanged: diff.unchanged,
         rejected: rejections.count,
     };
-    Ok(Prepared { diff, counts, rejections })
+    Ok(Prepared { diff, counts, keyless: bad.count(), rejections })
 }
 
 /// What preparing works with, beside the rows.
@@ -147,12 +171,10 @@ pub(crate) struct Context<'a> {
 }
 
 fn read_rows(
-    spec: &SyncSpec,
     mapping: &Mapping,
     rows: RowStream,
     mut intake: Intake,
     progress: &dyn Progress,
-    rejections: &mut Rejections,
 ) -> Result<(Spilled, u64, BadKeys), Failure> {
     let mut read = 0;
     let mut bad = BadKeys::default();
@@ -168,13 +190,7 @@ fn read_rows(
                     reader.encode(row, &mut cells);
                     intake.add(read, &key, &cells).map_err(|error| error.to_string())?;
                 }
-                Err(KeyError::Null) => {
-                    bad.nulls += 1;
-                    if bad.null_rows.len() < MAX_EXAMPLES {
-                        bad.null_rows.push(read);
-                    }
-                }
-                Err(error) => rejections.add(bad_key(read, &spec.key, error)),
+                Err(error) => bad.add(read, error),
             }
         }
         progress.advance(batch.num_rows() as u64);
@@ -182,19 +198,21 @@ fn read_rows(
     Ok((intake.finish(), read, bad))
 }
 
-/// Null keys and duplicates fail the run, or are rejected, as the sync says.
+/// Bad keys and duplicates fail the run, or are rejected, as the sync says.
 fn judge_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff, rejections: &mut Rejections) -> Result<(), Failure> {
-    if bad.nulls == 0 && diff.duplicate_rows == 0 {
+    if bad.count() == 0 && diff.duplicate_rows == 0 {
         return Ok(());
     }
     if spec.on_duplicate == OnDuplicate::Fail {
         return Err(describe_bad_keys(spec, bad, diff));
     }
     let column = &spec.key;
-    rejections.add_group(bad.nulls, bad.null_rows.iter().map(|row| bad_key(*row, column, KeyError::Null)));
-    let named = diff.duplicates.iter().flat_map(|duplicate| {
-        duplicate.rows.map(|row| Rejection {
-            key: Some(duplicate.key.clone()),
+    for rows in [&bad.nulls, &bad.unusable] {
+        rejections.add_group(rows.count, rows.first.iter().map(|(row, error)| bad_key(*row, column, *error)));
+    }
+    let named = diff.duplicates.iter().flat_map(|Duplicate(rows)| {
+        rows.map(|row| Rejection {
+            key: None,
             row: Some(row),
             field: None,
             code: "duplicate_key".to_owned(),
@@ -207,17 +225,19 @@ fn judge_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff, rejections: &mut Reje
 
 fn describe_bad_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff) -> Failure {
     let mut found = Vec::new();
-    if bad.nulls > 0 {
-        let rows: Vec<String> = bad.null_rows.iter().map(u64::to_string).collect();
-        found.push(format!("{} rows have no key (row {}{})", bad.nulls, rows.join(", "), more(bad.nulls, rows.len())));
+    if bad.nulls.count > 0 {
+        found.push(format!("{} rows have no key ({})", bad.nulls.count, bad.nulls.places()));
+    }
+    if let Some((_, error)) = bad.unusable.first.first() {
+        let BadRows { count, .. } = bad.unusable;
+        found.push(format!("{count} rows have a key that cannot be used ({}: {error})", bad.unusable.places()));
     }
     if diff.duplicate_rows > 0 {
-        let examples: Vec<String> = diff
-            .duplicates
-            .iter()
-            .map(|duplicate| format!("`{}` in rows {} and {}", duplicate.key, duplicate.rows[0], duplicate.rows[1]))
-            .collect();
-        found.push(format!("{} rows share their key with another ({})", diff.duplicate_rows, examples.join(", ")));
+        let examples: Vec<String> =
+            diff.duplicates.iter().map(|Duplicate([first, second])| format!("rows {first} and {second}")).collect();
+        let more = more(diff.duplicate_rows, 2 * examples.len());
+        let examples = examples.join(", ");
+        found.push(format!("{} rows share their key with another ({examples}{more})", diff.duplicate_rows));
     }
     format!(
         "sync `{}`: the key column `{}` does not name rows: {}; make it unique in the query, or set on_duplicate: skip \
@@ -226,6 +246,14 @@ fn describe_bad_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff) -> Failure {
         spec.key,
         found.join("; ")
     )
+}
+
+impl BadRows {
+    /// The first rows, as a message names them.
+    fn places(&self) -> String {
+        let rows: Vec<String> = self.first.iter().map(|(row, _)| row.to_string()).collect();
+        format!("row {}{}", rows.join(", "), more(self.count, rows.len()))
+    }
 }
 
 fn more(count: u64, named: usize) -> &'static str {

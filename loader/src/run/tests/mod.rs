@@ -243,12 +243,18 @@ fn bad_keys_fail_the_run_with_examples_or_are_left_out() {
     let long = "x".repeat(1025);
     world.write_raw(&[(Some("a"), 1, ""), (None, 2, ""), (Some("b"), 3, ""), (Some("a"), 4, "")]);
     let message = world.fails();
-    for word in
-        ["`id`", "1 rows have no key (row 2)", "2 rows share their key", "`a` in rows 1 and 4", "on_duplicate: skip"]
-    {
+    for word in [
+        "`id`",
+        "1 rows have no key (row 2)",
+        "2 rows share their key with another (rows 1 and 4)",
+        "on_duplicate: skip",
+    ] {
         assert!(message.contains(word), "{word}: {message}");
     }
     assert_eq!(world.cluster.records().len(), 0);
+    world.write_raw(&[(Some("a"), 1, ""), (Some(&long), 2, ""), (Some(""), 3, "")]);
+    let message = world.fails();
+    assert!(message.contains("2 rows have a key that cannot be used (row 2, 3: a key may be 1024 bytes"), "{message}");
 
     world.spec().on_duplicate = OnDuplicate::Skip;
     world.write_raw(&[(Some("a"), 1, ""), (None, 2, ""), (Some("b"), 3, ""), (Some("a"), 4, ""), (Some(&long), 5, "")]);

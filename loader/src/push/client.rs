@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use larder_types::api::{
-    ARROW_STREAM, BatchAnswer, FieldSpec, OpenRun, OpenedRun, PutCollection, PutSync, RunInfo, SyncInfo,
+    ARROW_STREAM, BatchAnswer, CollectionInfo, FieldInfo, FieldSpec, OpenRun, OpenedRun, PutCollection, PutSync,
+    RunInfo,
 };
 use larder_types::error::{ErrorBody, ErrorCode};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -98,9 +99,9 @@ pub(crate) struct Client {
     policy: RetryPolicy,
 }
 
-/// What the cluster knows of the sync before a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Declared {
+/// What the cluster knows of the sync before a run; nothing, if it does not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Known {
     /// The generation of its newest run; 0 if it has none.
     pub(crate) generation: u32,
     /// Records in which it has fields.
@@ -133,22 +134,40 @@ impl Client {
         Ok(Self { http, key: cluster.key.clone(), collection_url, sync_url, policy })
     }
 
+    /// Asks what the cluster knows of the sync, and changes nothing. Finds out early, too, that the cluster is away,
+    /// the key is wrong, or a field belongs to another sync.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses, or another sync owns a field.
+    pub(crate) async fn look(&self, spec: &SyncSpec) -> Result<Known, PushError> {
+        let patience = RetryPolicy { budget: self.policy.budget.min(GREETING_BUDGET), ..self.policy };
+        let client = Self { policy: patience, ..self.clone() };
+        let what = "describe the collection";
+        let answer = match client.call(what, || self.http.get(&self.collection_url)).await {
+            Err(PushError::Refused { code, .. }) if code == ErrorCode::CollectionNotFound.as_str() => {
+                return Ok(Known::default());
+            }
+            answer => answer?,
+        };
+        let info: CollectionInfo = parse(&answer, what)?;
+        let is_ours = |field: &FieldInfo| spec.fields.iter().any(|ours| ours.name == field.name);
+        if let Some(field) = info.fields.iter().find(|field| field.sync != spec.name && is_ours(field)) {
+            return Err(PushError::FieldOwned { field: field.name.to_string(), owner: field.sync.to_string() });
+        }
+        let sync = info.syncs.iter().find(|sync| sync.name == spec.name);
+        Ok(sync.map_or_else(Known::default, |sync| Known { generation: sync.generation.0, records: sync.records }))
+    }
+
     /// Makes sure that the collection and the sync exist as the project says.
     ///
     /// # Errors
     /// When the cluster cannot be reached or refuses, for example because another sync owns a field.
-    pub(crate) async fn declare(&self, spec: &SyncSpec) -> Result<Declared, PushError> {
-        let patience = RetryPolicy { budget: self.policy.budget.min(GREETING_BUDGET), ..self.policy };
-        let client = Self { policy: patience, ..self.clone() };
-        let what = "declare the collection";
+    pub(crate) async fn declare(&self, spec: &SyncSpec) -> Result<(), PushError> {
         let collection = PutCollection { primary_index: spec.primary_index.clone() };
-        client.json(Method::PUT, &self.collection_url, Some(&collection), what).await?;
-        let what = "declare the sync";
+        self.put(&self.collection_url, &collection, "declare the collection").await?;
         let fields = spec.fields.iter().map(|field| FieldSpec { name: field.name.clone(), kind: field.kind }).collect();
         let sync = PutSync { fields, on_exit: spec.on_exit };
-        let answer = client.json(Method::PUT, &self.sync_url, Some(&sync), what).await?;
-        let info: SyncInfo = parse(&answer, what)?;
-        Ok(Declared { generation: info.generation.0, records: info.records })
+        self.put(&self.sync_url, &sync, "declare the sync").await
     }
 
     /// Opens a run; older open runs of the sync can do no more.
@@ -158,7 +177,7 @@ impl Client {
     pub(crate) async fn open_run(&self, run: &OpenRun) -> Result<OpenedRun, PushError> {
         let what = "open a run";
         let url = format!("{}/runs", self.sync_url);
-        let answer = self.json(Method::POST, &url, Some(run), what).await?;
+        let answer = self.json(Method::POST, &url, run, what).await?;
         parse(&answer, what)
     }
 
@@ -199,14 +218,18 @@ impl Client {
         self.call("abort the run", || self.http.post(&url)).await.map(drop)
     }
 
-    async fn json<T: Serialize>(
+    async fn put(&self, url: &str, body: &impl Serialize, what: &'static str) -> Result<(), PushError> {
+        self.json(Method::PUT, url, body, what).await.map(drop)
+    }
+
+    async fn json(
         &self,
         method: Method,
         url: &str,
-        body: Option<&T>,
+        body: &impl Serialize,
         what: &'static str,
     ) -> Result<Vec<u8>, PushError> {
-        let body = serde_json::to_vec(&body).map_err(|error| PushError::Client(error.to_string()))?;
+        let body = serde_json::to_vec(body).map_err(|error| PushError::Client(error.to_string()))?;
         let request = || {
             let request = self.http.request(method.clone(), url).header(CONTENT_TYPE, "application/json");
             request.body(body.clone())

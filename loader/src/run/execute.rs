@@ -3,10 +3,11 @@
 //! The order of things, and why a crash between any two loses nothing:
 //!
 //! 1. The run's row is begun. A run found begun and not ended was cut off; its journal is worked into the state.
-//! 2. The cluster is told of collection and sync, and says which run of this sync was its newest. If that is not the
-//!    one recorded here, the recorded state says nothing about the cluster, and that is recorded first.
-//! 3. Rows are read and compared; guards may stop the run. Until here nothing was sent.
-//! 4. The run is opened, the journal begun, and batches are sent: keys first into the journal, then onto the wire.
+//! 2. The cluster is asked which run of this sync was its newest. If that is not the one recorded here, the recorded
+//!    state says nothing about the cluster, and that is recorded first.
+//! 3. Rows are read and compared; guards may stop the run. Until here the cluster is as it was.
+//! 4. Collection and sync are declared, the run is opened, the journal begun, and batches are sent: keys first into the
+//!    journal, then onto the wire.
 //! 5. The run is committed at the cluster.
 //! 6. State and journal become the new state, one transaction makes it count and ends the run's row.
 
@@ -25,11 +26,12 @@ use super::prepare::{Baseline, Context, Prepared, Tuning, prepare};
 use super::produce::Producer;
 use super::rejections::Rejections;
 use super::report::{Outcome, ResendReason, RowCounts, RunKind, RunReport};
-use super::{Phase, Progress, RunError, RunOptions};
+use super::{Phase, Progress, RunError, RunOptions, open};
+use crate::diff::join::Diff;
 use crate::mapping::Mapping;
-use crate::project::SyncSpec;
+use crate::project::{Project, SyncSpec};
 use crate::push::batch::Press;
-use crate::push::client::{Client, Declared};
+use crate::push::client::{Client, Known};
 use crate::push::sender::{SendError, Sender, Sent, locked};
 use crate::source::RowStream;
 use crate::state::database::{Closing, Tally};
@@ -43,12 +45,12 @@ const REPORTED: usize = 20;
 
 /// Everything that a run has before it begins.
 pub(super) struct Setup<'a> {
+    pub(super) project: &'a Project,
     pub(super) spec: &'a SyncSpec,
     pub(super) options: RunOptions,
     pub(super) progress: &'a dyn Progress,
     pub(super) tuning: Tuning,
     pub(super) client: Client,
-    pub(super) mapping: Mapping,
     pub(super) notes: Vec<String>,
     /// When the run was asked for: its query may have run for long by now.
     pub(super) began: Instant,
@@ -56,6 +58,7 @@ pub(super) struct Setup<'a> {
 
 /// Why a run stops before its end.
 enum Stop {
+    Config(Vec<String>),
     Blocked(String),
     Failed(String),
 }
@@ -85,8 +88,8 @@ struct Execution<'a> {
     incomplete: bool,
 }
 
-/// Carries out a run whose sync is held and whose mapping is compiled.
-pub(super) fn execute(setup: Setup<'_>, state: State, sync: SyncState, rows: RowStream) -> Result<RunReport, RunError> {
+/// Carries out a run whose sync is held.
+pub(super) fn execute(setup: Setup<'_>, state: State, sync: SyncState) -> Result<RunReport, RunError> {
     let failed = |error: StateError| RunError::Failed { message: error.to_string(), report: None };
     let kind = if setup.options.full { RunKind::Full } else { RunKind::Delta };
     let (id, now) = (new_id(), now());
@@ -107,64 +110,106 @@ pub(super) fn execute(setup: Setup<'_>, state: State, sync: SyncState, rows: Row
         has_journal: false,
         incomplete: false,
     };
-    let result = run.attempt(rows);
+    let result = run.attempt();
     run.finish(result)
 }
 
 impl Execution<'_> {
-    fn attempt(&mut self, rows: RowStream) -> Result<(), Stop> {
+    fn attempt(&mut self) -> Result<(), Stop> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let declared = runtime.block_on(self.setup.client.declare(self.setup.spec))?;
-        self.check_destination(declared)?;
-        let full = self.kind == RunKind::Full;
-        let baseline = Baseline::load(&self.sync, self.setup.spec, &self.setup.mapping, full)?;
-        self.setup.notes.extend(baseline.note.clone());
-        self.resend = baseline.resend;
-        let context =
-            Context { state: &self.sync, all: full, progress: self.setup.progress, tuning: self.setup.tuning };
-        let prepared = prepare(self.setup.spec, &self.setup.mapping, rows, &baseline, context)?;
-        self.counts = prepared.counts;
-        let Prepared { diff, rejections, .. } = prepared;
-        self.rejections = rejections;
-        self.guard(baseline.old.is_some(), diff.known, declared)?;
-        let reason = self.resend.map(ResendReason::as_str);
-        self.state.database.planned(&self.id, self.counts, reason)?;
+        self.setup.progress.phase(Phase::Reading, None);
+        let cluster = runtime.block_on(self.setup.client.look(self.setup.spec))?;
+        self.check_destination(cluster)?;
+        let (rows, mapping) = open(self.setup.project, self.setup.spec).map_err(|error| match error {
+            RunError::Config(problems) => Stop::Config(problems),
+            other => other.into(),
+        })?;
+        let baseline = Baseline::load(&self.sync, self.setup.spec, &mapping, self.kind == RunKind::Full)?;
+        let diff = self.decide(rows, &mapping, &baseline, cluster)?;
 
+        runtime.block_on(self.setup.client.declare(self.setup.spec))?;
         let opened = runtime.block_on(self.setup.client.open_run(&self.opening()))?;
         self.state.database.opened(&self.id, &self.sync.name, opened.generation.0)?;
-        let journal = Mutex::new(self.begin_journal(&baseline)?);
+        let journal = Mutex::new(self.begin_journal(&baseline, mapping.fingerprint())?);
         self.has_journal = true;
         self.distrust = None;
-        if opened.generation != Generation(declared.generation + 1) {
+        if opened.generation != Generation(cluster.generation + 1) {
             // Somebody opened a run since we asked; what it sent is not in our state.
             self.distrust = Some(ResendReason::Overtaken);
         }
         // A newer run that fences this one off is noticed by the next run here, by its generation.
-        self.push(&runtime, &opened.run, &diff, &journal)?;
+        self.push(&runtime, &opened.run, &mapping, &diff, &journal)?;
         self.commit(&runtime, &opened.run, &journal)
     }
 
+    /// Reads and compares the rows, and asks the guards.
+    fn decide(
+        &mut self,
+        rows: RowStream,
+        mapping: &Mapping,
+        baseline: &Baseline,
+        cluster: Known,
+    ) -> Result<Diff, Stop> {
+        self.setup.notes.extend(baseline.note.clone());
+        self.resend = baseline.resend;
+        let all = self.kind == RunKind::Full;
+        let context = Context { state: &self.sync, all, progress: self.setup.progress, tuning: self.setup.tuning };
+        let Prepared { diff, counts, keyless, rejections } =
+            prepare(self.setup.spec, mapping, rows, baseline, context)?;
+        self.counts = counts;
+        self.rejections = rejections;
+        self.remark(keyless, diff.known, cluster);
+        self.guard(diff.known, cluster)?;
+        let reason = self.resend.map(ResendReason::as_str);
+        self.state.database.planned(&self.id, self.counts, reason)?;
+        Ok(diff)
+    }
+
+    /// Says what this run cannot know of records that should go.
+    fn remark(&mut self, keyless: u64, known: u64, cluster: Known) {
+        if self.setup.spec.on_exit == ExitMode::Keep {
+            return;
+        }
+        if keyless > 0 && self.counts.removed > 0 {
+            self.setup.notes.push(format!(
+                "{keyless} rows have no usable key and were left out; records that they had before are among the {} \
+                 that count as removed",
+                self.counts.removed
+            ));
+        }
+        if self.kind == RunKind::Delta && cluster.records > known {
+            let state = if known == 0 { "is new".to_owned() } else { format!("knows only {known} records") };
+            self.setup.notes.push(format!(
+                "this state {state} but the cluster holds {} records of this sync: `larder-loader run {} --full` \
+                 removes those whose rows have left",
+                cluster.records, self.sync.name
+            ));
+        }
+    }
+
     /// Compares what the cluster knows of this sync's runs with what is recorded here.
-    fn check_destination(&mut self, declared: Declared) -> Result<(), StateError> {
+    fn check_destination(&mut self, cluster: Known) -> Result<(), StateError> {
         let recorded = self.sync.row.generation;
-        if self.sync.row.snapshot.is_none() || declared.generation == recorded {
+        if self.sync.row.snapshot.is_none() || cluster.generation == recorded {
             return Ok(());
         }
-        let reason =
-            if declared.generation < recorded { ResendReason::DestinationNew } else { ResendReason::Overtaken };
+        let reason = if cluster.generation < recorded { ResendReason::DestinationNew } else { ResendReason::Overtaken };
         self.state.database.distrust(&self.sync.name, reason)?;
         self.sync.row.distrust = Some(reason);
         self.distrust = Some(reason);
         Ok(())
     }
 
-    fn guard(&self, has_state: bool, known: u64, declared: Declared) -> Result<(), Stop> {
+    fn guard(&self, known: u64, cluster: Known) -> Result<(), Stop> {
         let spec = self.setup.spec;
-        let mut findings = Findings { read: self.counts.read, removed: self.counts.removed, known };
-        if !has_state && self.kind == RunKind::Full {
-            // Without a state of our own, the sweep would take what the cluster has and the query has not.
-            findings.known = declared.records;
-            findings.removed = declared.records.saturating_sub(self.counts.read);
+        let RowCounts { read, added, changed, removed, unchanged, .. } = self.counts;
+        let mut findings = Findings { read, removed, known };
+        if self.kind == RunKind::Full {
+            // The sweep takes everything that is not confirmed, also records that the state here does not know.
+            let swept = cluster.records.saturating_sub(added + changed + unchanged);
+            if swept > removed {
+                findings = Findings { read, removed: swept, known: cluster.records };
+            }
         }
         if spec.on_exit == ExitMode::Keep {
             findings.removed = 0;
@@ -184,12 +229,12 @@ impl Execution<'_> {
         OpenRun { kind, planned: Counts { added, changed, removed } }
     }
 
-    fn begin_journal(&self, baseline: &Baseline) -> Result<Journal, StateError> {
+    fn begin_journal(&self, baseline: &Baseline, fingerprint: u128) -> Result<Journal, StateError> {
         let header = JournalHeader {
             run: self.id.clone(),
             sync: self.sync.name.to_string(),
             collection: self.setup.spec.collection.to_string(),
-            fingerprint: self.setup.mapping.fingerprint(),
+            fingerprint,
             secret: baseline.secret.clone(),
             base: baseline.number,
             base_known: baseline.is_known(),
@@ -201,16 +246,17 @@ impl Execution<'_> {
         &mut self,
         runtime: &Runtime,
         run: &str,
-        diff: &crate::diff::join::Diff,
+        mapping: &Mapping,
+        diff: &Diff,
         journal: &Mutex<Journal>,
     ) -> Result<(), SendError> {
         let progress = self.setup.progress;
         progress.phase(Phase::Pushing, Some(to_send(self.kind, self.setup.spec.on_exit, self.counts)));
-        let fields = self.setup.mapping.declared().map(|(name, kind)| (name.clone(), kind)).collect();
+        let fields = mapping.declared().map(|(name, kind)| (name.clone(), kind)).collect();
         let press = Press::new(fields);
         let (full_batches, waiting) = mpsc::channel(WAITING);
         let producer = Producer {
-            mapping: &self.setup.mapping,
+            mapping,
             on_exit: self.setup.spec.on_exit,
             full: self.kind == RunKind::Full,
             batch_rows: self.setup.tuning.batch_rows,
@@ -264,11 +310,16 @@ impl Execution<'_> {
 
     /// Makes the new state and ends the run's row, however the run went.
     fn finish(mut self, result: Result<(), Stop>) -> Result<RunReport, RunError> {
+        let mut problems = Vec::new();
         let (outcome, message) = match result {
             Ok(()) if self.rejections.count > 0 || self.incomplete => (Outcome::Partial, None),
             Ok(()) => (Outcome::Succeeded, None),
             Err(Stop::Blocked(message)) => (Outcome::Blocked, Some(message)),
             Err(Stop::Failed(message)) => (Outcome::Failed, Some(message)),
+            Err(Stop::Config(found)) => {
+                problems = found;
+                (Outcome::Failed, Some(problems.join("\n")))
+            }
         };
         self.counts.rejected = self.rejections.count;
         let closed = self.close(outcome, message.as_deref());
@@ -280,6 +331,7 @@ impl Execution<'_> {
                 message: format!("everything was sent, but the new state could not be written: {error}"),
                 report: Some(report),
             }),
+            (Some(_), Ok(())) if !problems.is_empty() => Err(RunError::Config(problems)),
             (Some(message), _) if outcome == Outcome::Blocked => Err(RunError::Blocked { message, report }),
             (Some(message), Ok(())) => Err(RunError::Failed { message, report: Some(report) }),
             (Some(message), Err(error)) => Err(RunError::Failed {

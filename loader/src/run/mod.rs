@@ -82,7 +82,8 @@ pub struct RunOptions {
 /// Why a plan or run did not end well. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The project is wrong; nothing was sent. All problems are listed, one a line.
+    /// The project is wrong; nothing was sent. All problems are listed, one a line. What only the source can tell, for
+    /// example that a column is missing, is found when the run has begun, and ends it in the history.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
     /// Another loader is running this sync.
@@ -176,10 +177,8 @@ fn run_tuned(
         Client::new(&project.cluster, spec, tuning.retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
     let (state, held, interrupted) = hold(project, sync, options.full)?;
     let notes = interrupted.iter().map(note_of_interrupted).collect();
-    progress.phase(Phase::Reading, None);
-    let (rows, mapping) = open(project, spec)?;
-    let setup = Setup { spec, options, progress, tuning, client, mapping, notes, began };
-    execute(setup, state, held, rows)
+    let setup = Setup { project, spec, options, progress, tuning, client, notes, began };
+    execute(setup, state, held)
 }
 
 /// The newest runs first, of one sync or of all.

@@ -21,7 +21,7 @@ pub(super) type Record = BTreeMap<String, String>;
 pub(super) struct Content {
     pub(super) records: BTreeMap<String, Record>,
     pub(super) generation: u32,
-    declared: bool,
+    pub(super) declared: bool,
     fields: Vec<String>,
     on_exit: ExitMode,
     /// Keys in which the sync has fields.
@@ -203,6 +203,7 @@ impl Shared {
     fn reply(&self, request: &Request) -> Reply {
         let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         match (request.method.as_str(), parts.as_slice()) {
+            ("GET", ["v1", "collections", _]) => self.describe(),
             ("PUT", ["v1", "collections", _]) => Reply::Answer(200, json!({}), None),
             ("PUT", ["v1", "collections", _, "syncs", _]) => self.put_sync(&request.body),
             ("POST", [.., "runs"]) => self.open(&request.body),
@@ -211,6 +212,22 @@ impl Shared {
             ("POST", [.., "runs", run, "abort"]) => self.close(run, false),
             _ => error(404, "route_not_found", json!({})),
         }
+    }
+
+    fn describe(&self) -> Reply {
+        let content = self.content.lock().unwrap();
+        let owned = self.owned.lock().unwrap();
+        if !content.declared && owned.is_none() {
+            return error(404, "collection_not_found", json!({}));
+        }
+        let fields: Vec<Json> =
+            owned.iter().map(|(field, owner)| json!({ "name": field, "type": "any", "sync": owner })).collect();
+        let syncs = if content.declared { vec![content.sync_info()] } else { Vec::new() };
+        let info = json!({
+            "name": "c", "indexes": [], "fields": fields, "syncs": syncs, "records": content.records.len(),
+            "bytes": 0, "revision": "",
+        });
+        Reply::Answer(200, info, None)
     }
 
     fn put_sync(&self, body: &[u8]) -> Reply {
@@ -225,11 +242,7 @@ impl Shared {
         content.declared = true;
         content.fields = sync.fields.iter().map(|field| field.name.to_string()).collect();
         content.on_exit = sync.on_exit;
-        let info = json!({
-            "name": "s", "on_exit": "keep", "fields": content.fields, "generation": content.generation,
-            "records": content.touched.len(), "last_good_run": null, "age_seconds": null,
-        });
-        Reply::Answer(status, info, None)
+        Reply::Answer(status, content.sync_info(), None)
     }
 
     fn open(&self, body: &[u8]) -> Reply {
@@ -315,6 +328,13 @@ impl Shared {
 }
 
 impl Content {
+    fn sync_info(&self) -> Json {
+        json!({
+            "name": "s", "on_exit": "keep", "fields": self.fields, "generation": self.generation,
+            "records": self.touched.len(), "last_good_run": null, "age_seconds": null,
+        })
+    }
+
     fn apply(&mut self, run: &str, patches: &[Patch], rejects: &[String]) -> Json {
         let mut rejected = Vec::new();
         for (row, (key, op, fields)) in patches.iter().enumerate() {

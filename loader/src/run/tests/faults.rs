@@ -236,7 +236,7 @@ fn an_unreachable_cluster_is_named_and_costs_no_state() {
     let url = std::mem::replace(&mut world.project.cluster.url, "http://127.0.0.1:1".into());
     world.tuning.retry.budget = Duration::from_millis(5);
     let message = world.fails();
-    assert!(message.contains("gave up trying to declare the collection"), "{message}");
+    assert!(message.contains("gave up trying to describe the collection"), "{message}");
     world.project.cluster.url = url;
     assert_eq!(world.run().sent, 0);
 }
@@ -310,6 +310,72 @@ fn a_full_run_without_state_is_guarded_by_what_the_cluster_has() {
     let error = world.try_run(RunOptions { full: true, ..RunOptions::default() }).unwrap_err();
     assert!(error.to_string().contains("20 of 30"), "{error}");
     assert_eq!(world.cluster.records().len(), 30);
+}
+
+#[test]
+fn a_full_run_is_guarded_by_what_the_cluster_has_beyond_the_state() {
+    let mut world = world(ExitMode::Delete);
+    world.spec().guard = Guard { max_removed_percent: 10.0, max_removed_rows: 2, min_rows: 1 };
+    world.write(&rows(0..30));
+    world.run();
+    // A new state knows only the ten rows that are left.
+    std::fs::remove_dir_all(&world.project.state_dir).unwrap();
+    world.write(&rows(0..10));
+    world.run();
+    let error = world.try_run(RunOptions { full: true, ..RunOptions::default() }).unwrap_err();
+    assert!(error.exit_class() == ExitClass::Blocked && error.to_string().contains("20 of 30"), "{error}");
+    assert_eq!(world.cluster.records().len(), 30);
+    let report = world.try_run(RunOptions { full: true, accept_removals: true }).unwrap();
+    assert_eq!((report.swept, world.cluster.records()), (20, expected(&rows(0..10))));
+}
+
+#[test]
+fn records_that_the_state_does_not_know_are_remarked_until_a_full_run() {
+    let world = world(ExitMode::Clear);
+    world.write(&rows(0..5));
+    assert_eq!(world.run().notes, Vec::<String>::new());
+    std::fs::remove_dir_all(&world.project.state_dir).unwrap();
+    world.write(&rows(0..4));
+    let report = world.run();
+    let words = "this state is new but the cluster holds 5 records of this sync: `larder-loader run s --full` removes";
+    assert!(report.notes.len() == 1 && report.notes[0].starts_with(words), "{:?}", report.notes);
+    assert!(world.run().notes[0].contains("knows only 4 records"));
+    world.run_full();
+    assert_eq!(world.run().notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_run_that_is_blocked_or_fails_early_declares_nothing() {
+    let mut world = world(ExitMode::Delete);
+    world.spec().guard.min_rows = 1;
+    world.write(&Rows::new());
+    assert_eq!(world.try_run(RunOptions::default()).unwrap_err().exit_class(), ExitClass::Blocked);
+    world.write_raw(&[(Some("a"), 1, ""), (Some("a"), 2, "")]);
+    world.fails();
+    assert!(!world.cluster.content().declared);
+    world.write(&rows(0..2));
+    world.run();
+    assert!(world.cluster.content().declared);
+}
+
+#[test]
+fn a_source_that_does_not_open_is_in_the_history() {
+    let mut world = world(ExitMode::Delete);
+    world.write(&rows(0..2));
+    world.spec().model = Model::Sql { name: "m".into(), text: "SELECT nope FROM t".into() };
+    let message = world.fails();
+    world.spec().model = Model::Sql { name: "m".into(), text: "SELECT id, a FROM t".into() };
+    let error = world.try_run(RunOptions::default()).unwrap_err();
+    assert_eq!(error.exit_class(), ExitClass::Config);
+    std::fs::remove_file(world.dir.path().join("w.db")).unwrap();
+    let missing = world.fails();
+    let entries = history(&world.project, None, 9).unwrap();
+    let told: Vec<(&str, Option<&str>)> =
+        entries.iter().map(|entry| (entry.state.as_str(), entry.error.as_deref())).collect();
+    assert!(message.contains("nope") && missing.contains("w.db"), "{message} {missing}");
+    let columns = error.to_string();
+    let failed = [&missing, &columns, &message].map(|text| ("failed", Some(text.as_str())));
+    assert_eq!(told, failed);
 }
 
 #[test]

@@ -267,6 +267,33 @@ fn bad_keys_fail_the_run_with_examples_or_are_left_out() {
 }
 
 #[test]
+fn a_duplicate_key_is_shown_nowhere() {
+    let mut world = world(ExitMode::Keep);
+    world.write_raw(&[(Some("ann@example"), 1, ""), (Some("ann@example"), 2, ""), (Some("bob"), 3, "")]);
+    let message = world.fails();
+    world.spec().on_duplicate = OnDuplicate::Skip;
+    let report = world.run();
+    let kept = format!("{message} {:?} {:?}", history(&world.project, None, 9).unwrap(), report.rejections);
+    assert!(kept.contains("rows 1 and 2") && !kept.contains("ann@example"), "{kept}");
+}
+
+#[test]
+fn removals_beside_rows_without_a_key_are_remarked() {
+    let mut world = world(ExitMode::Delete);
+    world.write(&rows(0..3));
+    world.run();
+    let long = "x".repeat(1025);
+    // k1 has gone, or is one of the two.
+    world.write_raw(&[(Some("k0"), 0, "b0"), (Some(&long), 1, "b1"), (None, 1, "b1"), (Some("k2"), 2, "b2")]);
+    assert!(world.fails().contains("1 rows have a key that cannot be used (row 2:"));
+    assert_eq!(world.cluster.records(), expected(&rows(0..3)));
+    world.spec().on_duplicate = OnDuplicate::Skip;
+    let report = world.run();
+    assert_eq!((report.rows.removed, report.rows.rejected, report.outcome), (1, 2, Outcome::Partial));
+    assert!(report.notes[0].contains("2 rows have no usable key"), "{:?}", report.notes);
+}
+
+#[test]
 fn a_duplicate_that_is_left_out_keeps_its_record() {
     let mut world = world(ExitMode::Delete);
     world.spec().on_duplicate = OnDuplicate::Skip;
@@ -342,6 +369,8 @@ fn a_wrong_project_is_told_before_anything_is_sent() {
     assert!(error.to_string().contains("TLS") && error.exit_class() == ExitClass::Config, "{error}");
     let error = run(&world.project, &SyncName::new("x").unwrap(), RunOptions::default(), &Silent).unwrap_err();
     assert!(error.to_string().contains("the project has: s"), "{error}");
-    assert_eq!(history(&world.project, None, 10).unwrap(), Vec::new());
+    let states: Vec<String> = history(&world.project, None, 10).unwrap().into_iter().map(|run| run.state).collect();
+    assert_eq!(states, ["failed"], "only the run that asked the source is in the history");
+    assert!(!world.cluster.content().declared);
     assert!(rejected(&world.project, "none").is_err());
 }

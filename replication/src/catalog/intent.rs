@@ -34,7 +34,7 @@ pub enum IntentAction {
         /// The collection.
         collection: CollectionId,
     },
-    /// Clear the fields of a sync in all records.
+    /// Refuse the patches of a sync from now on, whatever their generation, and clear its fields in all records.
     ClearSync {
         /// The collection.
         collection: CollectionId,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_storage::command::{self, Outcome};
 use larder_storage::shard::ShardReader;
-use larder_types::ids::{CollectionId, GroupId, ShardId};
+use larder_types::ids::{CollectionId, Generation, GroupId, ShardId};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -196,7 +196,11 @@ fn records(response: &Response) -> u64 {
 fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
     match *action {
         IntentAction::DropCollection { collection } => vec![command::drop_collection(collection)],
-        IntentAction::ClearSync { collection, slot } => vec![command::clear_sync(collection, slot)],
+        // A batch that is under way would bring the dropped sync back, and its slot is not given to another: so the
+        // last of all generations is opened first. That forgets what the shard remembers of its batches, too.
+        IntentAction::ClearSync { collection, slot } => {
+            vec![command::fence(collection, slot, Generation(u32::MAX)), command::clear_sync(collection, slot)]
+        }
         IntentAction::Fence { collection, slot, generation } => vec![command::fence(collection, slot, generation)],
         IntentAction::Sweep { collection, slot, generation, mode } => {
             let chunks = reader.stats(collection).records.div_ceil(SWEEP_RECORDS).max(1);

@@ -366,6 +366,21 @@ fn dropping_a_collection_reaches_the_shards() {
 }
 
 #[test]
+fn a_batch_that_comes_after_its_sync_was_dropped_is_refused() {
+    let node = Running::new(&FakeDisk::new());
+    node.define(ExitMode::Keep);
+    let generation = node.open("one", RunKind::Delta);
+    node.upsert(generation, 0, "N1", 5);
+    let CatalogReply::Intent(intent) = node.catalog(CatalogCommand::DropSync { collection: planes(), name: facts() })
+    else {
+        panic!("dropping is an intent")
+    };
+    node.run(node.node.run_intent(intent)).unwrap();
+    assert!(matches!(node.upsert(generation, 1, "N2", 5).1, Outcome::Stale { .. }));
+    assert_eq!((node.seats("N1"), node.seats("N2")), (Some("{}".to_owned()), None));
+}
+
+#[test]
 fn an_intent_is_carried_out_though_nobody_waits_for_it() {
     let node = Running::new(&FakeDisk::new());
     node.define(ExitMode::Keep);

@@ -17,12 +17,13 @@
 //! one record. A last block that is cut short or damaged was being written when the process died, so no batch went
 //! out on its account, and it is ignored. A damaged block with others after it is damage.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use larder_types::limits::MAX_BATCH_ROWS;
 use serde::{Deserialize, Serialize};
 
 use crate::diff::block;
@@ -208,7 +209,8 @@ fn encoded(raw: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// A journal that was read back: everything but its keys, which are read again when they are asked for, because those
-/// of a long run do not fit into memory.
+/// of a long run do not fit into memory. What is held is a few bytes a batch, and a bit for each row of a batch of
+/// which rows were rejected.
 pub(crate) struct JournalContent {
     pub(crate) header: JournalHeader,
     path: PathBuf,
@@ -229,8 +231,27 @@ pub(crate) struct JournalTally {
 }
 
 enum Answer {
-    Applied { rejected: HashSet<u32> },
+    Applied(Places),
     Refused,
+}
+
+/// Places of rows in a batch: one bit each, because a run may reject every one of its millions of rows.
+#[derive(Default)]
+struct Places(Vec<u64>);
+
+impl Places {
+    /// Adds a place; `None` if no batch has so many rows.
+    fn insert(&mut self, place: u32) -> Option<()> {
+        let place = usize::try_from(place).ok().filter(|place| *place < MAX_BATCH_ROWS)?;
+        let words = self.0.len().max(place / 64 + 1);
+        self.0.resize(words, 0);
+        self.0[place / 64] |= 1 << (place % 64);
+        Some(())
+    }
+
+    fn contains(&self, place: usize) -> bool {
+        self.0.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
 }
 
 /// What becomes of a key.
@@ -313,11 +334,11 @@ impl JournalContent {
             INTENT | FORGET => self.has_entries = true,
             ANSWER => {
                 let seq = u32::from_le_bytes(take(&mut rest)?);
-                let mut rejected = HashSet::new();
+                let mut rejected = Places::default();
                 while !rest.is_empty() {
-                    rejected.insert(u32::from_le_bytes(take(&mut rest)?));
+                    rejected.insert(u32::from_le_bytes(take(&mut rest)?))?;
                 }
-                self.answers.insert(seq, Answer::Applied { rejected });
+                self.answers.insert(seq, Answer::Applied(rejected));
             }
             REFUSAL => {
                 self.answers.insert(u32::from_le_bytes(take(&mut rest)?), Answer::Refused);
@@ -397,7 +418,7 @@ impl JournalContent {
             while !rest.is_empty() {
                 let (key, intent) = take_intent(&mut rest).ok_or_else(damaged)?;
                 let fate = match answer {
-                    Some(Answer::Applied { rejected }) if rejected.contains(&row) => Fate::NotApplied,
+                    Some(Answer::Applied(rejected)) if rejected.contains(row) => Fate::NotApplied,
                     Some(_) => Fate::Applied,
                     None => Fate::InDoubt,
                 };

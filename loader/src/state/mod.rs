@@ -23,6 +23,7 @@ use larder_types::names::SyncName;
 
 use self::database::{Database, SyncRow};
 use self::journal::JournalError;
+use crate::diff::SPILL_BYTES;
 use crate::diff::join::DiffError;
 use crate::diff::snapshot::{Snapshot, SnapshotError};
 use crate::run::ResendReason;
@@ -199,7 +200,7 @@ impl SyncState {
         (merged.sent, merged.acknowledged) = (tally.sent, tally.acknowledged);
         if journal.changes_state(base.as_ref()) {
             let number = self.row.snapshot.map_or(1, |number| number + 1);
-            merge::merge(&journal, base.as_ref(), &self.folder, &self.snapshot_path(number))?;
+            merge::merge(&journal, base.as_ref(), &self.folder, &self.snapshot_path(number), SPILL_BYTES)?;
             merged.snapshot = Some(number);
         }
         Ok(merged)

@@ -249,7 +249,13 @@ fn write_until_the_end(disk: &FakeDisk, limit: u32) -> u32 {
         node.propose_catalog(CatalogCommand::PutCollection { name: planes(), primary_index: None }).await?;
         let fields = vec![FieldSpec { name: FieldName::new("seats").unwrap(), kind: ValueType::Int }];
         let sync = CatalogCommand::PutSync { collection: planes(), name: facts(), fields, on_exit: ExitMode::Keep };
-        node.propose_catalog(sync).await
+        node.propose_catalog(sync).await?;
+        let (run, kind, planned) = ("one".to_owned(), RunKind::Delta, Counts::default());
+        let open = CatalogCommand::OpenRun { collection: planes(), sync: facts(), run, kind, planned, at: 5 };
+        match node.propose_catalog(open).await? {
+            CatalogReply::Opened { intent, .. } => node.run_intent(intent).await,
+            other => panic!("{other:?}"),
+        }
     };
     if node.run(attempt).is_err() {
         return 0;
@@ -362,6 +368,9 @@ fn dropping_a_collection_reaches_the_shards() {
         panic!("shards must hear of it")
     };
     node.run(node.node.run_intent(intent)).unwrap();
+    assert_eq!(node.node.reader(shard_of("N1")).unwrap().stats(PLANES).records, 0);
+    // What was under way does not bring it back.
+    assert_eq!(node.upsert(generation, 1, "N1", 1).1, Outcome::OutOfOrder);
     assert_eq!(node.node.reader(shard_of("N1")).unwrap().stats(PLANES).records, 0);
 }
 

@@ -75,7 +75,9 @@ pub enum Outcome {
     /// Another part was applied under this number: the batch number was used for other patches, or the batch was split
     /// in another way. Nothing was done, and no repeat of this part ever will do anything.
     OtherBody,
-    /// An earlier part of the same batch is missing; nothing was done. Propose the batch again from part 0.
+    /// An earlier part of the same batch is missing; nothing was done. Propose the batch again from part 0. The same if
+    /// the shard does not know the collection: only a fence makes it known, so what is under way when a collection is
+    /// dropped does not bring it back.
     OutOfOrder,
     /// A sweep was applied.
     Swept {

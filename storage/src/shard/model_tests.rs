@@ -59,9 +59,12 @@ fn keys() -> Vec<String> {
 }
 
 impl Pair {
+    /// Both know all collections.
     fn new() -> Self {
         let (shard, reference) = (Shard::new(OPTIONS), Reference::default());
-        Self { shard, reference, index: 0, history: Vec::new(), frozen: None }
+        let mut pair = Self { shard, reference, index: 0, history: Vec::new(), frozen: None };
+        COLLECTIONS.iter().for_each(|id| pair.run(Op::Fence(*id, SyncSlot(0), Generation(0))));
+        pair
     }
 
     fn run(&mut self, op: Op) {

@@ -50,6 +50,9 @@ impl Reference {
         part: usize,
         patches: &[(String, Change)],
     ) -> Outcome {
+        if !self.collections.contains_key(&origin.collection) {
+            return Outcome::OutOfOrder;
+        }
         if let Some(stale) = self.fence(origin.collection, origin.slot, origin.generation) {
             return stale;
         }

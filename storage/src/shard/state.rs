@@ -110,6 +110,10 @@ impl State {
 
     fn patches(&mut self, index: u64, patches: &Patches<'_>, shared: &Shared) -> Outcome {
         let origin = patches.origin;
+        // A run is fenced in every shard before it takes batches, so this one's collection has been dropped.
+        if !self.collections.contains_key(&origin.collection) {
+            return Outcome::OutOfOrder;
+        }
         let run = self.run(origin.collection, origin.slot, shared);
         if let Err(Stale { newest }) = run.open(origin.generation) {
             return Outcome::Stale { newest };

@@ -12,7 +12,7 @@ use larder_types::value::Value;
 
 use super::reference::names;
 use super::{Shard, ShardOptions, ShardReader};
-use crate::command::{PatchEncoder, PatchOrigin, clear_sync, sweep};
+use crate::command::{PatchEncoder, PatchOrigin, clear_sync, fence, sweep};
 
 const SEED: u64 = 11;
 const COLLECTION: CollectionId = CollectionId(1);
@@ -46,6 +46,13 @@ struct Writer {
 }
 
 impl Writer {
+    /// With a shard that knows the collection.
+    fn new() -> Self {
+        let mut writer = Self { shard: Shard::new(ShardOptions { id: ShardId(0), hash_seed: SEED }), index: 0 };
+        writer.shard.apply(0, &fence(COLLECTION, KEPT, Generation(0))).unwrap();
+        writer
+    }
+
     fn apply(&mut self, entry: &[u8]) {
         self.index += 1;
         self.shard.apply(self.index, entry).unwrap();
@@ -124,7 +131,7 @@ fn token_in(json: &[u8], slot: SyncSlot) -> Option<u64> {
 
 #[test]
 fn readers_see_whole_records_that_never_go_back() {
-    let mut writer = Writer { shard: Shard::new(ShardOptions { id: ShardId(0), hash_seed: SEED }), index: 0 };
+    let mut writer = Writer::new();
     writer.round(KEPT, 0);
     let (done, seen) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -166,7 +173,7 @@ impl Drop for Ended<'_> {
 
 #[test]
 fn a_reader_outlives_its_shard() {
-    let mut writer = Writer { shard: Shard::new(ShardOptions { id: ShardId(0), hash_seed: SEED }), index: 0 };
+    let mut writer = Writer::new();
     let origin = PatchOrigin { collection: COLLECTION, slot: KEPT, generation: Generation(1), seq: 0, at: 0 };
     let mut encoder = PatchEncoder::new(origin, 1024);
     encoder.upsert(&key(1), &fields(KEPT, 5));

@@ -17,8 +17,11 @@ const COLLECTION: CollectionId = CollectionId(1);
 const SLOT: SyncSlot = SyncSlot(0);
 const SECOND: Micros = 1_000_000;
 
+/// A shard that knows the collection.
 fn shard() -> Shard {
-    Shard::new(ShardOptions { id: ShardId(0), hash_seed: SEED })
+    let mut shard = Shard::new(ShardOptions { id: ShardId(0), hash_seed: SEED });
+    shard.apply(0, &fence(COLLECTION, SLOT, Generation(0))).unwrap();
+    shard
 }
 
 fn origin(generation: u32, seq: u32) -> PatchOrigin {
@@ -103,6 +106,15 @@ fn other_patches_under_a_used_batch_number_are_refused() {
     let later = PatchOrigin { at: 7 * SECOND, ..origin(1, 0) };
     assert_eq!(restored.apply(3, &upsert(later, &["a"], 2)).unwrap(), Outcome::OtherBody);
     assert_eq!(restored.apply(4, &upsert(later, &["a"], 1)).unwrap(), patched(1, 0, 0, 0));
+}
+
+#[test]
+fn patches_do_not_bring_a_dropped_collection_back() {
+    let mut shard = shard();
+    shard.apply(1, &upsert(origin(1, 0), &["a"], 1)).unwrap();
+    shard.apply(2, &drop_collection(COLLECTION)).unwrap();
+    assert_eq!(shard.apply(3, &upsert(origin(1, 1), &["b"], 1)).unwrap(), Outcome::OutOfOrder);
+    assert_eq!(shard.collections(), []);
 }
 
 #[test]
@@ -206,7 +218,8 @@ fn a_dropped_collection_leaves_nothing() {
     assert_eq!((get(&shard, "a"), shard.collections()), (None, vec![]));
     assert_eq!(shard.reader().stats(COLLECTION), CollectionStats::default());
     assert_eq!(shard.freeze().blocks().count(), 0);
-    assert_eq!(shard.apply(4, &upsert(origin(1, 0), &["a"], 1)).unwrap(), patched(1, 0, 0, 0));
+    shard.apply(4, &fence(COLLECTION, SLOT, Generation(0))).unwrap();
+    assert_eq!(shard.apply(5, &upsert(origin(1, 0), &["a"], 1)).unwrap(), patched(1, 0, 0, 0));
 }
 
 #[test]
@@ -215,7 +228,8 @@ fn bytes_that_are_no_entry_change_nothing() {
     let entry = upsert(origin(1, 0), &["a", "b"], 1);
     let cut = shard.apply(9, &entry[..entry.len() - 1]);
     assert_eq!(cut.unwrap_err().to_string(), "log entry 9 cannot be decoded: the bytes end too early");
-    assert_eq!((shard.reader().applied(), shard.collections()), (0, vec![]));
+    assert_eq!((shard.reader().applied(), shard.reader().stats(COLLECTION).records), (0, 0));
+    assert_eq!(shard.apply(9, &entry).unwrap(), patched(2, 0, 0, 0));
 }
 
 #[test]
@@ -233,6 +247,7 @@ fn snapshot() -> (Vec<u8>, Vec<Vec<u8>>) {
     let mut shard = shard();
     shard.apply(1, &upsert(origin(1, 0), &["a", "b", "c"], 1)).unwrap();
     shard.apply(2, &clear_sync(COLLECTION, SLOT)).unwrap();
+    shard.apply(2, &fence(CollectionId(2), SLOT, Generation(0))).unwrap();
     shard.apply(3, &upsert(PatchOrigin { collection: CollectionId(2), ..origin(1, 0) }, &["a"], 9)).unwrap();
     let frozen = shard.freeze();
     (frozen.meta(), frozen.blocks().collect())

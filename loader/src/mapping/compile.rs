@@ -15,7 +15,7 @@ use crate::project::{Expression, SyncSpec};
 
 /// Raised whenever the same mapping would make other fields of the same row than before, so that all rows are sent
 /// again: a change in the rules of conversion, in a filter, or in how columns are read.
-const MAPPING_RULES: u32 = 1;
+const MAPPING_RULES: u32 = 2;
 
 /// Most column names that a message lists.
 const MAX_LISTED: usize = 40;

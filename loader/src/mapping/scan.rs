@@ -29,6 +29,8 @@ pub(crate) struct Scan {
     pub(crate) problems: Vec<String>,
     /// The outputs `{{ … }}`.
     pub(crate) outputs: Vec<Output>,
+    /// The loops over a variable.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// One output: where it stands, where its expression stands, and whether it trims white space before and after it.
@@ -36,6 +38,13 @@ pub(crate) struct Scan {
 pub(crate) struct Output {
     pub(crate) whole: Range<usize>,
     pub(crate) expression: Range<usize>,
+}
+
+/// A loop: where its tag begins, and where the variable stands that it goes over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loop {
+    pub(crate) start: usize,
+    pub(crate) over: Range<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +77,9 @@ pub(crate) fn scan(template: &str) -> Scan {
             at = end_of_block(template, at, tag);
             continue;
         }
+        if let ("for" | "tablerow", Some(over)) = (tag, variable_of_loop(&template[inner.clone()])) {
+            found.loops.push(Loop { start, over: inner.start + over.start..inner.start + over.end });
+        }
         if FILE_TAGS.contains(&tag) {
             found.problems.push(format!("the tag `{tag}` is not available in mappings"));
         }
@@ -81,6 +93,43 @@ pub(crate) fn scan(template: &str) -> Scan {
         check(tokens, &locals, &mut found);
     }
     found
+}
+
+/// Where the variable stands in the inside of a loop's tag; none if the loop goes over a range or a literal.
+fn variable_of_loop(tag: &str) -> Option<Range<usize>> {
+    // The tag's name, the name that it defines, and `in`.
+    let mut rest = tag.trim_start();
+    for _ in 0..3 {
+        rest = rest[rest.find(char::is_whitespace)?..].trim_start();
+    }
+    let start = tag.len() - rest.len();
+    if !rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        return None;
+    }
+    let (mut depth, mut quote) = (0, None);
+    let is_end = |c: char| match (quote, c) {
+        (Some(open), _) => {
+            if c == open {
+                quote = None;
+            }
+            false
+        }
+        (None, '\'' | '"') => {
+            quote = Some(c);
+            false
+        }
+        (None, '[') => {
+            depth += 1;
+            false
+        }
+        (None, ']') => {
+            depth -= 1;
+            false
+        }
+        _ => depth == 0 && (c.is_whitespace() || c == ','),
+    };
+    let len = rest.find(is_end).unwrap_or(rest.len());
+    Some(start..start + len)
 }
 
 /// The template's expression, if the template is one output and nothing else.
@@ -257,6 +306,23 @@ mod tests {
         ] {
             let problems = scan(template).problems;
             assert!(problems.iter().any(|problem| problem.contains(word)), "{template}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn loops_over_variables_are_found() {
+        for (template, expected) in [
+            ("{% for x in row.a %}{% endfor %}", vec!["row.a"]),
+            ("{%- for x in row.a[ 'b c' ].d limit:2 -%}{%- endfor -%}", vec!["row.a[ 'b c' ].d"]),
+            (
+                "{% tablerow x in row['a]'], cols:2 %}{% for y in x%}{% endfor %}{% endtablerow %}",
+                vec!["row['a]']", "x"],
+            ),
+            ("{% for x in (1..5) %}{% endfor %}{% for x in 'text' %}{% endfor %}", vec![]),
+            ("{% raw %}{% for x in row.a %}{% endraw %}", vec![]),
+        ] {
+            let found: Vec<&str> = scan(template).loops.into_iter().map(|found| &template[found.over]).collect();
+            assert_eq!(found, expected, "{template}");
         }
     }
 

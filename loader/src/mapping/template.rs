@@ -1,19 +1,21 @@
 //! Liquid templates: compiled once, rendered per row.
 //!
-//! Every output `{{ … }}` is compiled as a tag of our own, because the crate can only write text and we need two other
-//! things: the value itself, with its type, where a template is one single output, and fractions that look like
-//! fractions (`5.0`) elsewhere.
+//! Every output `{{ … }}` is compiled as a tag of our own, because the crate can only write text and we need other
+//! things: the value itself, with its type, where a template is one single output; elsewhere fractions that look like
+//! fractions (`5.0`) and objects in one order. The crate's objects have none, and a row must not render differently in
+//! every process. For the same reason what a loop goes over is first put into a variable, objects as sorted pairs.
 //!
 //! Messages never hold values of a row: the crate adds them to its errors, so only the first line and the cause that
-//! it gives for it are kept.
+//! it gives for it are kept, and the place in the template is added.
 
-use std::fmt;
+use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use larder_types::json::{Fragment, write_float};
 use larder_types::value::Value;
 use liquid::{Parser, ParserBuilder};
-use liquid_core::model::{KString, Object};
+use liquid_core::model::{KString, Object, ObjectView};
 use liquid_core::parser::FilterChain;
 use liquid_core::{
     Error, Language, ParseTag, Renderable, Result as LiquidResult, Runtime, TagReflection, TagTokenIter,
@@ -22,13 +24,14 @@ use liquid_core::{
 
 use super::cell;
 use super::filters;
-use super::scan::{self, Scan};
+use super::scan::{self, Loop, Output, Scan};
 
 /// Most bytes that one template may write for one row. A loop over a long list must not grow without end.
 pub(crate) const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
 const VALUE_TAG: &str = "larder_value";
 const TEXT_TAG: &str = "larder_text";
+const LOOP_TAG: &str = "larder_loop";
 
 /// Compiles templates; made once for a mapping.
 pub(crate) struct Compiler(Parser);
@@ -57,7 +60,8 @@ impl Compiler {
     /// # Errors
     /// Never in practice; the crate's interface allows for it.
     pub(crate) fn new() -> Result<Self, String> {
-        let mut builder = ParserBuilder::with_stdlib().tag(Emit { as_value: true }).tag(Emit { as_value: false });
+        let mut builder =
+            ParserBuilder::with_stdlib().tag(Emit::Value).tag(Emit::Text).tag(Emit::Loop).tag(Emit::Assign);
         for filter in filters::all() {
             builder = builder.filter(filter);
         }
@@ -75,7 +79,7 @@ impl Compiler {
         let single = scan::single_output(text, &found);
         let rewritten = match single {
             Some(expression) => format!("{{% {VALUE_TAG} {} %}}", expression.trim()),
-            None => with_text_tags(text, &found),
+            None => rewritten(text, &found),
         };
         let program = self.0.parse(&rewritten).map_err(|error| first_line(&error))?;
         let plain_column = single.and_then(|expression| scan::plain_column(expression)).map(str::to_owned);
@@ -83,15 +87,28 @@ impl Compiler {
     }
 }
 
-fn with_text_tags(text: &str, found: &Scan) -> String {
-    let mut out = String::with_capacity(text.len() + 16 * found.outputs.len());
+/// The template with our tags in place of its outputs and before its loops.
+fn rewritten(text: &str, found: &Scan) -> String {
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    for Output { whole, expression } in &found.outputs {
+        let front = &text[whole.start + 2..expression.start];
+        let back = &text[expression.end..whole.end - 2];
+        let tag = format!("{{%{front} {TEXT_TAG} {} {back}%}}", text[expression.clone()].trim());
+        edits.push((whole.clone(), tag));
+    }
+    for (number, Loop { start, over }) in found.loops.iter().enumerate() {
+        let trims = if text[start + 2..].starts_with('-') { "-" } else { "" };
+        let variable = format!("{LOOP_TAG}_{number}");
+        edits.push((*start..*start, format!("{{%{trims} {LOOP_TAG} {variable} = {} %}}", &text[over.clone()])));
+        edits.push((over.clone(), variable));
+    }
+    edits.sort_by_key(|(place, _)| place.start);
+    let mut out = String::with_capacity(2 * text.len());
     let mut at = 0;
-    for output in &found.outputs {
-        let front = &text[output.whole.start + 2..output.expression.start];
-        let back = &text[output.expression.end..output.whole.end - 2];
-        out.push_str(&text[at..output.whole.start]);
-        out.push_str(&format!("{{%{front} {TEXT_TAG} {} {back}%}}", text[output.expression.clone()].trim()));
-        at = output.whole.end;
+    for (place, replacement) in edits {
+        out.push_str(&text[at..place.start]);
+        out.push_str(&replacement);
+        at = place.end;
     }
     out.push_str(&text[at..]);
     out
@@ -126,7 +143,12 @@ fn first_line(error: &Error) -> String {
     let text = error.to_string();
     let mut lines = text.lines();
     let message = lines.next().unwrap_or_default();
-    let message = message.strip_prefix("liquid: ").unwrap_or(message).trim();
+    let message = match message.strip_prefix("liquid: ").unwrap_or(message).trim() {
+        "Unknown index" => "the value has no such member or item",
+        // The crate goes on with the value.
+        message if message.starts_with("Expected scalar, found") => "an index must be one text or number",
+        message => message,
+    };
     let cause = match (lines.next().map(str::trim), lines.next().map(str::trim)) {
         (Some("with:"), Some(line)) => line.strip_prefix("cause="),
         _ => None,
@@ -155,21 +177,37 @@ impl Write for Bounded {
     }
 }
 
-/// The tag that stands for an output.
-#[derive(Debug, Clone, Copy)]
-struct Emit {
-    as_value: bool,
+/// A tag of ours that evaluates an expression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Emit {
+    /// Writes the value with its type.
+    Value,
+    /// Writes the value as text.
+    Text,
+    /// Puts what a loop goes over into a variable.
+    Loop,
+    /// The tag that people write; ours names the place of an error.
+    Assign,
 }
 
 #[derive(Debug)]
 struct Emitted {
     chain: FilterChain,
-    as_value: bool,
+    emit: Emit,
+    /// The variable, if it goes into one.
+    variable: Option<KString>,
+    /// As it stands in the template, on one line.
+    source: String,
 }
 
 impl TagReflection for Emit {
     fn tag(&self) -> &str {
-        if self.as_value { VALUE_TAG } else { TEXT_TAG }
+        match self {
+            Self::Value => VALUE_TAG,
+            Self::Text => TEXT_TAG,
+            Self::Loop => LOOP_TAG,
+            Self::Assign => "assign",
+        }
     }
 
     fn description(&self) -> &'static str {
@@ -179,9 +217,18 @@ impl TagReflection for Emit {
 
 impl ParseTag for Emit {
     fn parse(&self, mut arguments: TagTokenIter<'_>, options: &Language) -> LiquidResult<Box<dyn Renderable>> {
-        let chain = arguments.expect_next("expression expected")?.expect_filter_chain(options).into_result()?;
+        let mut variable = None;
+        if let Self::Loop | Self::Assign = self {
+            let name = arguments.expect_next("Identifier expected.")?.expect_identifier().into_result()?;
+            variable = Some(KString::from_ref(name));
+            let equals = arguments.expect_next("Assignment operator \"=\" expected.")?;
+            equals.expect_str("=").into_result_custom_msg("Assignment operator \"=\" expected.")?;
+        }
+        let expression = arguments.expect_next("expression expected")?;
+        let source = expression.as_str().split_whitespace().collect::<Vec<_>>().join(" ");
+        let chain = expression.expect_filter_chain(options).into_result()?;
         arguments.expect_nothing()?;
-        Ok(Box::new(Emitted { chain, as_value: self.as_value }))
+        Ok(Box::new(Emitted { chain, emit: *self, variable, source }))
     }
 
     fn reflection(&self) -> &dyn TagReflection {
@@ -191,30 +238,60 @@ impl ParseTag for Emit {
 
 impl Renderable for Emitted {
     fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> LiquidResult<()> {
-        let value = self.chain.evaluate(runtime)?;
-        let written = if self.as_value {
+        let located = |error| Error::with_msg(format!("{} in `{}`", first_line(&error), self.source));
+        let value = self.chain.evaluate(runtime).map_err(located)?;
+        if let Some(variable) = &self.variable {
+            let value = if self.emit == Emit::Loop { in_order(value.as_view()) } else { value.into_owned() };
+            runtime.set_global(variable.clone(), value);
+            return Ok(());
+        }
+        let written = if self.emit == Emit::Value {
             let mut bytes = Vec::new();
             cell::put(&Ok(from_liquid(value.as_view())?), &mut bytes);
             writer.write_all(&bytes)
         } else {
-            match float_of(value.as_view()) {
-                Some(float) => {
-                    let mut text = String::new();
-                    write_float(float, &mut text);
-                    writer.write_all(text.as_bytes())
-                }
-                None => write!(writer, "{}", Rendered(value.as_view())),
-            }
+            let mut text = String::new();
+            write_text(value.as_view(), &mut text);
+            writer.write_all(text.as_bytes())
         };
         written.map_err(|_| Error::with_msg("the output is too long"))
     }
 }
 
-struct Rendered<'a>(&'a dyn ValueView);
+/// What a loop goes over: of an object its members as pairs, sorted by name.
+fn in_order(value: &dyn ValueView) -> LiquidValue {
+    match value.as_object() {
+        Some(object) => LiquidValue::array(
+            members(object)
+                .into_iter()
+                .map(|(name, member)| LiquidValue::array([LiquidValue::scalar(name), member.to_value()])),
+        ),
+        None => value.to_value(),
+    }
+}
 
-impl fmt::Display for Rendered<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.render().fmt(f)
+/// The members of an object, sorted by name: the crate keeps them in no order.
+fn members(object: &dyn ObjectView) -> Vec<(String, &dyn ValueView)> {
+    let mut members: Vec<(String, &dyn ValueView)> =
+        object.iter().map(|(name, member)| (name.as_str().to_owned(), member)).collect();
+    members.sort_by(|a, b| a.0.cmp(&b.0));
+    members
+}
+
+/// A value in the middle of text: lists and objects without punctuation, as Liquid has it.
+fn write_text(value: &dyn ValueView, out: &mut String) {
+    if let Some(float) = float_of(value) {
+        write_float(float, out);
+    } else if let Some(list) = value.as_array() {
+        list.values().for_each(|item| write_text(item, out));
+    } else if let Some(object) = value.as_object() {
+        for (name, member) in members(object) {
+            out.push_str(&name);
+            write_text(member, out);
+        }
+    } else {
+        // Writing to a text does not fail.
+        let _ = write!(out, "{}", value.render());
     }
 }
 
@@ -277,12 +354,10 @@ fn from_liquid(value: &dyn ValueView) -> LiquidResult<Value> {
         return Fragment::list(&items).map(Value::List).map_err(too_deep);
     }
     if let Some(object) = value.as_object() {
-        let mut members = object
-            .iter()
-            .map(|(name, item)| Ok((name.as_str().to_owned(), from_liquid(item)?)))
+        let members = members(object)
+            .into_iter()
+            .map(|(name, item)| Ok((name, from_liquid(item)?)))
             .collect::<LiquidResult<Vec<_>>>()?;
-        // The crate's objects have no order of their own.
-        members.sort_by(|a, b| a.0.cmp(&b.0));
         let members = members.iter().map(|(name, item)| (name.as_str(), item));
         return Fragment::object(members).map(Value::Struct).map_err(too_deep);
     }

@@ -169,6 +169,48 @@ fn a_row_that_cannot_be_mapped_says_which_field_and_why() {
 }
 
 #[test]
+fn objects_have_one_order_however_they_are_made_into_text() {
+    let members: Vec<String> = (0..20).rev().map(|n| format!("\"m{n:02}\":{{\"z\":{n},\"a\":0.5}}")).collect();
+    let json = Field::new("json", DataType::Utf8, true)
+        .with_metadata(HashMap::from([("ARROW:extension:name".to_owned(), "arrow.json".to_owned())]));
+    let fields = vec![Field::new("id", DataType::Int64, true), json];
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![1])),
+        Arc::new(StringArray::from(vec![format!("{{{}}}", members.join(","))])),
+    ];
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    let plain: String = (0..20).map(|n| format!("m{n:02}a0.5z{n}")).collect();
+    let names: String = (0..20).map(|n| format!("m{n:02}:{n}/a,z, ")).collect();
+    let nested = "{% for m in o %}{{ m[0] }}:{{ m[1].z }}/{% for p in m[1] %}{{ p[0] }},{% endfor %} {% endfor %}";
+    for (text, expected) in [
+        ("_{{ row.json }}".to_owned(), format!("_{plain}")),
+        ("{% assign o = row.json %}_{{ o }}".to_owned(), format!("_{plain}")),
+        (format!("{{% assign o = row.json %}}{nested}"), names),
+        ("{%- for m in row['json'] limit:2 reversed -%} {{ m[0] }} {%- endfor -%}".to_owned(), "m01m00".to_owned()),
+        ("{% for m in row.json offset: 19 %}{{ m }}{% else %}-{% endfor %}".to_owned(), "m19a0.5z19".to_owned()),
+    ] {
+        let spec = spec(vec![("f", ValueType::Any, template(&text))]);
+        assert_eq!(mapped(&spec, &batch, 0), Ok(vec![Value::String(expected)]), "{text}");
+    }
+}
+
+#[test]
+fn an_error_names_its_place_in_the_template_and_no_value() {
+    for (template, message) in [
+        ("{{ row.json.nope }}", "its template failed: the value has no such member or item in `row.json.nope`"),
+        ("x{{ row.json.b[9] | upcase }}", "member or item in `row.json.b[9] | upcase`"),
+        ("{% for x in row.json.nope %}{% endfor %}", "member or item in `row.json.nope`"),
+        ("{% assign x = row.json.nope %}", "member or item in `row.json.nope`"),
+        ("{% for x in row.json.b %}{{ x.nope }}{% endfor %}", "member or item in `x.nope`"),
+        ("{% if row.json.nope == 1 %}{% endif %}", "its template failed: the value has no such member or item"),
+        ("{{ row.json[row.json] }}", "an index must be one text or number in `row.json[row.json]`"),
+    ] {
+        let error = rendered(template, ValueType::Any).unwrap_err();
+        assert!(error.message.ends_with(message), "{template}: {}", error.message);
+    }
+}
+
+#[test]
 fn output_is_bounded() {
     let limit =
         "{% assign x = 'xxxxxxxxxxxxxxxx' %}".to_owned() + &"{% assign x = x | append: x %}".repeat(12) + "{{ x }}";

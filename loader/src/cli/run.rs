@@ -52,7 +52,8 @@ fn print(sync: &SyncSpec, report: Option<&RunReport>, error: Option<&str>) {
     }
     if let Some(report) = report {
         let counts = if report.outcome == Outcome::Blocked { blocked(&report.rows) } else { counts(&report.rows) };
-        say(format_args!("{}: {counts} in {}", report.sync, duration(report.seconds)));
+        let swept = if report.swept > 0 { format!(" swept {}", rows(report.swept)) } else { String::new() };
+        say(format_args!("{}: {counts}{swept} in {}", report.sync, duration(report.seconds)));
     }
 }
 

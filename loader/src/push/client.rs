@@ -4,6 +4,7 @@
 //! repeated: PUTs and batches are idempotent, a commit goes on where it stopped, and a run that was opened twice is
 //! fenced off by the second opening.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use larder_types::api::{
@@ -13,8 +14,8 @@ use larder_types::api::{
 use larder_types::error::{ErrorBody, ErrorCode};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Body, Method, Response, StatusCode, redirect};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::retry::{Attempts, RetryPolicy, random};
 use crate::project::{Cluster, Secret, SyncSpec};
@@ -108,6 +109,12 @@ pub(crate) struct Known {
     pub(crate) records: u64,
 }
 
+/// The answer to `GET …/runs`.
+#[derive(Deserialize)]
+struct Runs {
+    runs: Vec<RunInfo>,
+}
+
 enum Attempt {
     Done(Vec<u8>),
     Again { asked: Option<Duration>, why: String },
@@ -179,6 +186,23 @@ impl Client {
         let url = format!("{}/runs", self.sync_url);
         let answer = self.json(Method::POST, &url, run, what).await?;
         parse(&answer, what)
+    }
+
+    /// Tells whether the runs with these generations are all known to have changed nothing: opened, and no more. Such
+    /// runs are left behind by requests to open a run whose answer was lost.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses.
+    pub(crate) async fn were_idle(&self, mut generations: RangeInclusive<u32>) -> Result<bool, PushError> {
+        if generations.is_empty() {
+            return Ok(true);
+        }
+        let what = "list the runs";
+        let url = format!("{}/runs", self.sync_url);
+        let answer = self.call(what, || self.http.get(&url)).await?;
+        let Runs { runs } = parse(&answer, what)?;
+        let is_idle = |run: &RunInfo| run.batches == 0 && run.swept == 0;
+        Ok(generations.all(|wanted| runs.iter().any(|run| run.generation.0 == wanted && is_idle(run))))
     }
 
     /// Sends a batch.

@@ -15,7 +15,6 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use larder_types::api::{Counts, OpenRun, RunKind as WireKind};
-use larder_types::ids::Generation;
 use larder_types::patch::{ExitMode, Op};
 use larder_types::time::write_timestamp;
 use tokio::runtime::Runtime;
@@ -119,7 +118,7 @@ impl Execution<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         self.setup.progress.phase(Phase::Reading, None);
         let cluster = runtime.block_on(self.setup.client.look(self.setup.spec))?;
-        self.check_destination(cluster)?;
+        self.check_destination(&runtime, cluster)?;
         let (rows, mapping) = open(self.setup.project, self.setup.spec).map_err(|error| match error {
             RunError::Config(problems) => Stop::Config(problems),
             other => other.into(),
@@ -133,7 +132,8 @@ impl Execution<'_> {
         let journal = Mutex::new(self.begin_journal(&baseline, mapping.fingerprint())?);
         self.has_journal = true;
         self.distrust = None;
-        if opened.generation != Generation(cluster.generation + 1) {
+        let between = cluster.generation + 1..=opened.generation.0.saturating_sub(1);
+        if opened.generation.0 <= cluster.generation || !runtime.block_on(self.setup.client.were_idle(between))? {
             // Somebody opened a run since we asked; what it sent is not in our state.
             self.distrust = Some(ResendReason::Overtaken);
         }
@@ -188,9 +188,13 @@ impl Execution<'_> {
     }
 
     /// Compares what the cluster knows of this sync's runs with what is recorded here.
-    fn check_destination(&mut self, cluster: Known) -> Result<(), StateError> {
+    fn check_destination(&mut self, runtime: &Runtime, cluster: Known) -> Result<(), Stop> {
         let recorded = self.sync.row.generation;
         if self.sync.row.snapshot.is_none() || cluster.generation == recorded {
+            return Ok(());
+        }
+        let since = recorded + 1..=cluster.generation;
+        if cluster.generation > recorded && runtime.block_on(self.setup.client.were_idle(since))? {
             return Ok(());
         }
         let reason = if cluster.generation < recorded { ResendReason::DestinationNew } else { ResendReason::Overtaken };
@@ -200,12 +204,13 @@ impl Execution<'_> {
         Ok(())
     }
 
-    fn guard(&self, known: u64, cluster: Known) -> Result<(), Stop> {
+    fn guard(&mut self, known: u64, cluster: Known) -> Result<(), Stop> {
         let spec = self.setup.spec;
         let RowCounts { read, added, changed, removed, unchanged, .. } = self.counts;
         let mut findings = Findings { read, removed, known };
-        if self.kind == RunKind::Full {
-            // The sweep takes everything that is not confirmed, also records that the state here does not know.
+        if self.kind == RunKind::Full && self.rejections.count == 0 {
+            // The sweep takes everything that is not confirmed, also records that the state here does not know. After
+            // a rejected row there is none.
             let swept = cluster.records.saturating_sub(added + changed + unchanged);
             if swept > removed {
                 findings = Findings { read, removed: swept, known: cluster.records };
@@ -216,6 +221,8 @@ impl Execution<'_> {
         }
         match verdict(&spec.guard, findings, self.setup.options.accept_removals) {
             Some(message) => {
+                // What the run would have removed, as the report of a blocked run says it.
+                self.counts.removed = findings.removed;
                 Err(Stop::Blocked(format!("sync `{}` was stopped before it sent anything: {message}", spec.name)))
             }
             None => Ok(()),

@@ -75,6 +75,8 @@ struct Shared {
     owned: Mutex<Option<(String, String)>>,
     /// Runs that another loader opens just before ours.
     leap: Mutex<u32>,
+    /// Runs that are opened, but whose openers get no answer.
+    lost_openings: Mutex<u32>,
     stopped: AtomicBool,
 }
 
@@ -96,6 +98,7 @@ impl FakeCluster {
             applied: Mutex::default(),
             owned: Mutex::default(),
             leap: Mutex::default(),
+            lost_openings: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -132,6 +135,11 @@ impl FakeCluster {
     /// Another loader opens a run just before the next one is opened.
     pub(super) fn get_ahead(&self) {
         *self.shared.leap.lock().unwrap() = 1;
+    }
+
+    /// The answers to the next so many requests to open a run are lost.
+    pub(super) fn lose_openings(&self, count: u32) {
+        *self.shared.lost_openings.lock().unwrap() = count;
     }
 
     /// Another sync owns this field.
@@ -206,6 +214,7 @@ impl Shared {
             ("GET", ["v1", "collections", _]) => self.describe(),
             ("PUT", ["v1", "collections", _]) => Reply::Answer(200, json!({}), None),
             ("PUT", ["v1", "collections", _, "syncs", _]) => self.put_sync(&request.body),
+            ("GET", [.., "runs"]) => self.list(),
             ("POST", [.., "runs"]) => self.open(&request.body),
             ("POST", [.., "runs", run, "batches", seq]) => self.batch(run, seq.parse().unwrap(), &request.body),
             ("POST", [.., "runs", run, "commit"]) => self.close(run, true),
@@ -259,7 +268,18 @@ impl Shared {
             confirmed: BTreeSet::new(),
         };
         content.runs.insert(id.clone(), run);
+        let mut lost = self.lost_openings.lock().unwrap();
+        if *lost > 0 {
+            *lost -= 1;
+            return Reply::Hang;
+        }
         Reply::Answer(201, json!({ "run": id, "generation": generation }), None)
+    }
+
+    fn list(&self) -> Reply {
+        let content = self.content.lock().unwrap();
+        let runs: Vec<Json> = content.runs.iter().map(|(id, run)| run_info(id, run, 0)).collect();
+        Reply::Answer(200, json!({ "runs": runs }), None)
     }
 
     fn batch(&self, run: &str, seq: u32, body: &[u8]) -> Reply {
@@ -317,14 +337,17 @@ impl Shared {
         if let Some(run) = content.runs.get_mut(id) {
             run.closed = true;
         }
-        let counts = json!({ "added": 0, "changed": 0, "removed": 0 });
-        let info = json!({
-            "run": id, "generation": run.generation, "kind": "delta", "state": "committed", "opened_at": "",
-            "ended_at": null, "planned": counts, "successful": counts, "failed": counts, "batches": 0,
-            "unchanged": 0, "swept": swept,
-        });
-        Reply::Answer(200, info, None)
+        Reply::Answer(200, run_info(id, &run, swept), None)
     }
+}
+
+fn run_info(id: &str, run: &Run, swept: u64) -> Json {
+    let counts = json!({ "added": 0, "changed": 0, "removed": 0 });
+    json!({
+        "run": id, "generation": run.generation, "kind": "delta", "state": "committed", "opened_at": "",
+        "ended_at": null, "planned": counts, "successful": counts, "failed": counts, "batches": run.answers.len(),
+        "unchanged": 0, "swept": swept,
+    })
 }
 
 impl Content {
@@ -364,6 +387,13 @@ impl Content {
             }
         }
         json!({ "accepted": patches.len() - rejected.len(), "rejected": rejected, "revision": "r1." })
+    }
+
+    /// Adds a run that was opened and no more.
+    pub(super) fn add_idle_run(&mut self, generation: u32) {
+        let (answers, confirmed) = (BTreeMap::new(), BTreeSet::new());
+        let run = Run { generation, full: false, closed: false, answers, confirmed };
+        self.runs.insert(format!("r{generation}"), run);
     }
 
     /// A record leaves by the sync's exit mode; true if that changed it.

@@ -187,6 +187,24 @@ fn a_run_by_another_loader_is_noticed() {
 }
 
 #[test]
+fn runs_whose_opening_was_lost_are_not_taken_for_another_loaders() {
+    let world = world(ExitMode::Delete);
+    world.write(&rows(0..10));
+    world.cluster.lose_openings(2);
+    assert_eq!(world.run().sent, 10);
+    assert_eq!(world.run().resend, None, "the openings were retried by the run itself");
+    // As if the loader had died before it could note the generation.
+    {
+        let mut content = world.cluster.content();
+        content.generation += 1;
+        let generation = content.generation;
+        content.add_idle_run(generation);
+    }
+    let report = world.run();
+    assert_eq!((report.sent, report.resend), (0, None));
+}
+
+#[test]
 fn a_run_that_another_loader_opens_meanwhile_is_noticed_by_the_next() {
     let world = world(ExitMode::Delete);
     world.write(&rows(0..10));
@@ -324,6 +342,7 @@ fn a_full_run_is_guarded_by_what_the_cluster_has_beyond_the_state() {
     world.run();
     let error = world.try_run(RunOptions { full: true, ..RunOptions::default() }).unwrap_err();
     assert!(error.exit_class() == ExitClass::Blocked && error.to_string().contains("20 of 30"), "{error}");
+    assert_eq!(counts(error.report().unwrap()), [0, 0, 20, 10]);
     assert_eq!(world.cluster.records().len(), 30);
     let report = world.try_run(RunOptions { full: true, accept_removals: true }).unwrap();
     assert_eq!((report.swept, world.cluster.records()), (20, expected(&rows(0..10))));
@@ -350,6 +369,7 @@ fn a_run_that_is_blocked_or_fails_early_declares_nothing() {
     world.spec().guard.min_rows = 1;
     world.write(&Rows::new());
     assert_eq!(world.try_run(RunOptions::default()).unwrap_err().exit_class(), ExitClass::Blocked);
+    assert!(history(&world.project, None, 1).unwrap()[0].error.as_ref().unwrap().contains("min_rows"));
     world.write_raw(&[(Some("a"), 1, ""), (Some("a"), 2, "")]);
     world.fails();
     assert!(!world.cluster.content().declared);

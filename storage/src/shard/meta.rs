@@ -140,7 +140,9 @@ fn decode_run(cursor: &mut Cursor<'_>) -> Result<(SyncSlot, Run), Malformed> {
 fn decode_batch(cursor: &mut Cursor<'_>) -> Result<(u32, Vec<Part>), Malformed> {
     let seq = cursor.varint_u32()?;
     let parts = cursor.varint()?;
-    let parts = (0..parts).map(|_| decode_part(cursor)).collect::<Result<Vec<_>, _>>()?;
+    let mut parts = (0..parts).map(|_| decode_part(cursor)).collect::<Result<Vec<_>, _>>()?;
+    // There are many batches, nearly all of one part.
+    parts.shrink_to_fit();
     if parts.is_empty() { Err(Malformed("it lists a batch without parts")) } else { Ok((seq, parts)) }
 }
 

@@ -6,6 +6,9 @@
 //!    remembering them in order says which they are.
 //! 2. Only the same patches are a repeat. Other patches under a number that was used are never answered with what was
 //!    done before, or they would be acknowledged without having been applied.
+//!
+//! A batch of one part, which is the rule, takes about 130 bytes in each of its shards until the next run is opened or
+//! the sync is dropped: a run of 1000 batches takes 130 KB a shard, one of `MAX_SEQ` batches 130 MB.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +96,8 @@ impl Run {
 
     /// Remembers the next part of a batch.
     pub(crate) fn remember(&mut self, seq: u32, part: Part) {
-        self.batches.entry(seq).or_default().push(part);
+        // A list that grows by itself begins with room for four.
+        self.batches.entry(seq).or_insert_with(|| Vec::with_capacity(1)).push(part);
     }
 }
 
@@ -121,6 +125,13 @@ mod tests {
         assert_eq!(run.delivery(7, 1, 9), Delivery::Next);
         assert_eq!(run.delivery(7, 2, 9), Delivery::Gap);
         assert_eq!(run.delivery(8, 0, 9), Delivery::Next);
+    }
+
+    #[test]
+    fn a_batch_of_one_part_has_room_for_one() {
+        let mut run = Run::default();
+        (0..9).for_each(|seq| run.remember(seq, part(9, 1)));
+        assert!(run.batches().values().all(|parts| parts.capacity() == 1));
     }
 
     #[test]

@@ -131,11 +131,11 @@ impl Execution<'_> {
         self.state.database.opened(&self.id, &self.sync.name, opened.generation.0)?;
         let journal = Mutex::new(self.begin_journal(&baseline, mapping.fingerprint())?);
         self.has_journal = true;
-        self.distrust = None;
+        // Somebody may have opened a run since we asked; what it sent is not in our state.
+        self.distrust = Some(ResendReason::Overtaken);
         let between = cluster.generation + 1..=opened.generation.0.saturating_sub(1);
-        if opened.generation.0 <= cluster.generation || !runtime.block_on(self.setup.client.were_idle(between))? {
-            // Somebody opened a run since we asked; what it sent is not in our state.
-            self.distrust = Some(ResendReason::Overtaken);
+        if opened.generation.0 > cluster.generation && runtime.block_on(self.setup.client.were_idle(between))? {
+            self.distrust = None;
         }
         // A newer run that fences this one off is noticed by the next run here, by its generation.
         self.push(&runtime, &opened.run, &mapping, &diff, &journal)?;

@@ -58,7 +58,7 @@ pub(crate) async fn json<T: DeserializeOwned>(
 /// The bytes of a body that should be JSON. An empty body is returned as `{}`.
 ///
 /// # Errors
-/// Those of [`collect`], and `unsupported_media_type`.
+/// Those of [`collect`], `unsupported_media_type`, and `invalid_request` for anything but an object.
 pub(crate) async fn json_bytes(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Vec<u8>, ApiError> {
     if !matches!(media_type(headers).as_deref(), None | Some("application/json")) {
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "send the body as application/json"));
@@ -67,7 +67,14 @@ pub(crate) async fn json_bytes(headers: &HeaderMap, body: Incoming, limits: &Lim
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "send the body without Content-Encoding"));
     }
     let bytes = collect(body, limits.json_body_bytes, limits.body_timeout).await?;
-    Ok(if bytes.is_empty() { b"{}".to_vec() } else { bytes })
+    if bytes.is_empty() {
+        return Ok(b"{}".to_vec());
+    }
+    // Said here, because serde would take a list for an object, its items for members in the order of declaration.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::invalid("the body must be a JSON object"));
+    }
+    Ok(bytes)
 }
 
 /// The media type of the body in lower case, without parameters.

@@ -157,16 +157,26 @@ fn projection(names: &str, collection: &Collection) -> Result<Vec<FieldId>, ApiE
 
 /// Refuses a request that wants something other than JSON.
 fn check_accept(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(accept) = headers.get(ACCEPT) else { return Ok(()) };
+    if !headers.contains_key(ACCEPT) {
+        return Ok(());
+    }
     let takes = |range: &str| {
         let mut parts = range.split(';').map(str::trim);
-        let json = matches!(parts.next(), Some("application/json" | "application/*" | "*/*" | ""));
-        json && !parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.trim_matches(['0', '.']).is_empty()))
+        let name = parts.next().unwrap_or_default();
+        let json =
+            ["*/*", "application/json", "application/*", ""].iter().any(|known| name.eq_ignore_ascii_case(known));
+        let refused = |part: &str| match part.split_once('=') {
+            Some(("q" | "Q", weight)) => weight.trim_matches(['0', '.']).is_empty(),
+            _ => false,
+        };
+        json && !parts.any(refused)
     };
-    match accept.to_str() {
-        Ok(ranges) if ranges.split(',').any(takes) => Ok(()),
-        _ => Err(ApiError::new(ErrorCode::NotAcceptable, "records are served as application/json")),
+    // The list may come on several lines.
+    let mut lines = headers.get_all(ACCEPT).iter();
+    if lines.any(|line| line.to_str().is_ok_and(|ranges| ranges.split(',').any(takes))) {
+        return Ok(());
     }
+    Err(ApiError::new(ErrorCode::NotAcceptable, "records are served as application/json"))
 }
 
 /// A strong entity tag: `"<version>-<last field>-<fields>[-<projection>]"`.
@@ -292,12 +302,22 @@ mod tests {
             headers.insert(ACCEPT, HeaderValue::from_static(text));
             check_accept(&headers).is_ok()
         };
-        for yes in ["*/*", "application/json", "text/html, application/json;q=0.5", "application/*; q=1"] {
+        for yes in [
+            "*/*",
+            "application/json",
+            "text/html, application/json;q=0.5",
+            "application/*; q=1",
+            "Application/JSON;Q=0.3",
+        ] {
             assert!(accept(yes), "{yes}");
         }
-        for no in ["text/html", "application/msgpack", "application/json;q=0", "*/*;q=0.0"] {
+        for no in ["text/html", "application/msgpack", "application/json;q=0", "*/*;Q=0.0"] {
             assert!(!accept(no), "{no}");
         }
+        let mut headers = HeaderMap::new();
+        headers.append(ACCEPT, HeaderValue::from_static("text/html"));
+        headers.append(ACCEPT, HeaderValue::from_static("application/json"));
+        assert!(check_accept(&headers).is_ok(), "one list on two lines");
         assert!(check_accept(&HeaderMap::new()).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use larder_types::error::ErrorCode;
-use larder_types::key::{Key, KeyError};
+use larder_types::key::Key;
 use larder_types::patch::{Change, Op, Patch};
 use larder_types::value::Value;
 use serde::Deserialize;
@@ -88,7 +88,10 @@ fn read_key(raw: &RawValue) -> Result<Key, Fault> {
         Ok(value @ (Value::String(_) | Value::Int(_) | Value::UInt(_) | Value::Null)) => {
             Key::from_value(&value).map_err(Fault::key)
         }
-        Ok(other) => Err(Fault::key(KeyError::Kind(other.kind()))),
+        Ok(other) => {
+            let message = format!("a key must be a string or a whole number of 64 bits, not a {}", other.kind());
+            Err(Fault::new("invalid_key", message))
+        }
         Err(error) => Err(Fault::new("invalid_key", error.to_string())),
     }
 }
@@ -224,6 +227,10 @@ mod tests {
             (r#"{"key":"k","set":{"x":1e999}}"#, Some("k"), "invalid_value"),
         ] {
             assert_eq!(fault(line), (key.map(str::to_owned), code), "{line}");
+        }
+        for line in [r#"{"key":18446744073709551616,"set":{}}"#, r#"{"key":true,"set":{}}"#] {
+            let Row::Bad { fault, .. } = row(line) else { panic!("{line} is good") };
+            assert!(fault.message.starts_with("a key must be a string or a whole number of 64 bits, not a"), "{line}");
         }
         let deep = format!(r#"{{"key":"k","set":{{"x":{}{}}}}}"#, "[".repeat(50_000), "]".repeat(50_000));
         assert_eq!(fault(&deep).1, "invalid_value");

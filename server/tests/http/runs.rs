@@ -120,6 +120,11 @@ fn definitions_are_described_changed_and_dropped() {
     assert_eq!((crm["records"].as_u64(), crm["generation"].as_u64()), (Some(1), Some(1)));
     assert!(crm["last_good_run"].is_string() && crm["age_seconds"].is_u64(), "{crm}");
     server.json(&Method::PUT, "/v1/collections/people", &json!({"primary_index": "mail"})).expect(409);
+    server.json(&Method::PUT, "/v1/collections/list", &json!(["mail"])).refuses(400, "invalid_request");
+    server
+        .json(&Method::PUT, "/v1/collections/people/syncs/list", &json!([["name"], "delete"]))
+        .refuses(400, "invalid_request");
+    server.get("/v1/collections/list").refuses(404, "collection_not_found");
     server.json(&Method::PUT, "/v1/collections/a%20b", &json!({})).refuses(400, "invalid_request");
     let delete = |path: &str| server.send(&Method::DELETE, path, &[], b"");
     delete("/v1/collections/people/syncs/none").refuses(404, "sync_not_found");

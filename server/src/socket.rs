@@ -17,8 +17,9 @@ use crate::connection::Progress;
 /// Bytes gathered at most: the answers to a good many pipelined lookups. A larger answer is sent as it is written.
 const MAX_GATHERED: usize = 64 * 1024;
 /// How long a closed connection is read on, and how many bytes, so that the client gets to see the last answer: a
-/// socket closed with unread bytes resets the connection, and a reset may overtake the answer.
-const LINGER: (Duration, usize) = (Duration::from_secs(1), 4 << 20);
+/// socket closed with unread bytes resets the connection, and a reset may overtake the answer. The largest batch fits:
+/// most clients read no answer before they have sent the whole body.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 72 << 20);
 
 /// The socket. Shared between hyper, which reads and writes, and the connection's loop, which sends.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ impl Socket {
         let close = async {
             stream.write_all(&gathered).await?;
             stream.shutdown().await?;
-            let (mut waste, mut left) = ([0; 4096], LINGER.1);
+            let (mut waste, mut left) = (vec![0; 64 * 1024], LINGER.1);
             while left > 0 {
                 match stream.read(&mut waste).await? {
                     0 => break,
@@ -218,5 +219,20 @@ mod tests {
         drop(io);
         socket.linger().await;
         assert!(reader.await.unwrap().unwrap() == expected);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_client_that_is_still_sending_a_batch_gets_to_see_the_answer() {
+        let (server, mut client) = pair().await;
+        let socket = Socket::new(server, Rc::new(Progress::new()));
+        socket.io().write_all(b"no").await.unwrap();
+        let sender = tokio::spawn(async move {
+            client.write_all(&vec![0; 64 << 20]).await?;
+            client.shutdown().await?;
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.map(|_| answer)
+        });
+        socket.linger().await;
+        assert_eq!(sender.await.unwrap().unwrap(), b"no");
     }
 }

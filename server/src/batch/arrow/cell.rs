@@ -160,6 +160,12 @@ fn object(members: &[(&str, Value)], budget: &mut Budget) -> Result<Value, Fault
         budget.spend(name.len())?;
         check_finite(value)?;
     }
+    // Arrow allows it in structs and cannot rule it out in maps; of such JSON every parser makes something else.
+    let mut names: Vec<_> = members.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(outside("an object that names a member twice"));
+    }
     let fragment =
         Fragment::object(members.iter().map(|(name, value)| (*name, value))).map_err(|e| outside(&e.to_string()))?;
     Ok(Value::Struct(fragment))

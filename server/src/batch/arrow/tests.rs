@@ -184,6 +184,22 @@ fn nested_values_become_json() {
 }
 
 #[test]
+fn an_object_that_names_a_member_twice_rejects_its_row() {
+    let mut map = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    for names in [["a", "a"], ["a", "b"]] {
+        map.keys().append_value(names[0]);
+        map.values().append_value(1);
+        map.keys().append_value(names[1]);
+        map.values().append_value(2);
+        map.append(true).unwrap();
+    }
+    assert_eq!(cells(Arc::new(map.finish())), [Err("invalid_value"), Ok(json(r#"{"a":1,"b":2}"#))]);
+    let member =
+        || (Arc::new(Field::new("a", DataType::Date32, true)), Arc::new(Date32Array::from(vec![0])) as ArrayRef);
+    assert_eq!(cells(Arc::new(StructArray::from(vec![member(), member()]))), [Err("invalid_value")]);
+}
+
+#[test]
 fn dictionaries_and_nulls_are_read() {
     let dictionary: DictionaryArray<Int8Type> = vec![Some("a"), None, Some("b"), Some("a")].into_iter().collect();
     let expected = [Ok(text("a")), Ok(Value::Null), Ok(text("b")), Ok(text("a"))];

@@ -63,6 +63,7 @@ pub(crate) fn look_up(core: &Core, auth: &AuthCache, head: &Parts, path: &Record
         Err(error) => return Err(ApiError::new(ErrorCode::ValueTooLong, error.to_string())),
     }
     let (hash, shard, shards) = place(catalog, path.value.as_bytes())?;
+    let cluster = catalog.cluster.as_ref().map_or("", |cluster| &cluster.id);
     let reader = core.node().reader(shard).ok_or_else(revision::unavailable)?;
     // Read before the record, so that the position in the answer never claims more than was seen.
     let applied = reader.applied();
@@ -74,7 +75,7 @@ pub(crate) fn look_up(core: &Core, auth: &AuthCache, head: &Parts, path: &Record
     let mut body = core.scratch.borrow_mut();
     body.clear();
     let etag = reader.get(collection.id, hash, path.value.as_bytes(), |record| {
-        let etag = Etag::new(record.version(), collection, options.only.as_deref());
+        let etag = Etag::new(cluster, record.version(), collection, options.only.as_deref());
         let known = head.headers.get(IF_NONE_MATCH).is_some_and(|header| etag.is_in(header.as_bytes()));
         if !known {
             record.write_json(&collection.dictionary, options.only.as_deref(), &mut body);
@@ -179,8 +180,10 @@ fn check_accept(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::NotAcceptable, "records are served as application/json"))
 }
 
-/// A strong entity tag: `"<version>-<last field>-<fields>[-<projection>]"`.
+/// A strong entity tag: `"<cluster>-<version>-<last field>-<fields>[-<projection>]"`.
 ///
+/// Versions begin anew with each cluster, which may serve the same records under the same address: so the tag starts
+/// with the first digits of the cluster's id.
 /// A record's version alone does not settle its bytes: fields that are retired vanish from answers without a new
 /// version. Field ids only grow and never come back, so the highest living id and the number of living fields name the
 /// set of fields. A projection is named by the hash of its fields' ids.
@@ -190,12 +193,12 @@ struct Etag {
 }
 
 impl Etag {
-    fn new(version: u64, collection: &Collection, only: Option<&[FieldId]>) -> Self {
+    fn new(cluster: &str, version: u64, collection: &Collection, only: Option<&[FieldId]>) -> Self {
         let mut text = [0; 64];
         let mut rest = &mut text[..];
         let last = collection.fields.last().map_or(0, |field| field.id.0);
-        // Four numbers of 16 hexadecimal digits at most and their marks fit, so writing cannot fail.
-        let mut done = write!(rest, "\"{version:x}-{last:x}-{:x}", collection.fields.len());
+        // Numbers of 8, 16, 4, 4 and 16 hexadecimal digits at most and their marks fit, so writing cannot fail.
+        let mut done = write!(rest, "\"{cluster:.8}-{version:x}-{last:x}-{:x}", collection.fields.len());
         if let Some(only) = only {
             let seed = |hash: u64, id: &FieldId| KeyHash::of(hash, &id.0.to_le_bytes()).0;
             done = done.and_then(|()| write!(rest, "-{:x}", only.iter().fold(0, seed)));
@@ -254,8 +257,12 @@ mod tests {
     }
 
     fn tag(version: u64, fields: &[(u16, &str)], only: Option<&[u16]>) -> String {
+        tag_in("0123456789abcdef0123456789abcdef", version, fields, only)
+    }
+
+    fn tag_in(cluster: &str, version: u64, fields: &[(u16, &str)], only: Option<&[u16]>) -> String {
         let only: Option<Vec<_>> = only.map(|ids| ids.iter().copied().map(FieldId).collect());
-        let etag = Etag::new(version, &collection(fields), only.as_deref());
+        let etag = Etag::new(cluster, version, &collection(fields), only.as_deref());
         String::from_utf8(etag.bytes().to_vec()).unwrap()
     }
 
@@ -270,6 +277,7 @@ mod tests {
             tag(7, &base, Some(&[1])),
             tag(7, &base, Some(&[2])),
             tag(7, &base, Some(&[1, 2])),
+            tag_in("1123456789abcdef0123456789abcdef", 7, &base, None),
         ];
         for (at, tag) in tags.iter().enumerate() {
             assert!(tag.starts_with('"') && tag.ends_with('"'));
@@ -286,11 +294,11 @@ mod tests {
 
     #[test]
     fn tags_are_matched_in_lists() {
-        let etag = Etag::new(7, &collection(&[]), None);
-        for yes in ["\"7-0-0\"", "W/\"7-0-0\"", "\"x\" , \"7-0-0\"", "*"] {
+        let etag = Etag::new("c", 7, &collection(&[]), None);
+        for yes in ["\"c-7-0-0\"", "W/\"c-7-0-0\"", "\"x\" , \"c-7-0-0\"", "*"] {
             assert!(etag.is_in(yes.as_bytes()), "{yes}");
         }
-        for no in ["7-0-0", "\"7-0-1\"", "", "\"*\""] {
+        for no in ["c-7-0-0", "\"c-7-0-1\"", "\"7-0-0\"", "", "\"*\""] {
             assert!(!etag.is_in(no.as_bytes()), "{no}");
         }
     }

@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use crate::limits::MAX_DECIMAL_SCALE;
 
+/// The smallest mantissa with more than 38 digits, which is what decimals of warehouses have at most.
+const TOO_LARGE: u128 = 10u128.pow(38);
+
 /// `mantissa / 10^scale`. The scale is at most [`MAX_DECIMAL_SCALE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Decimal {
@@ -29,9 +32,9 @@ impl Decimal {
     /// The decimal `mantissa / 10^scale`.
     ///
     /// # Errors
-    /// When the scale is above [`MAX_DECIMAL_SCALE`].
+    /// When the scale is above [`MAX_DECIMAL_SCALE`], or the mantissa has more than 38 digits.
     pub fn new(mantissa: i128, scale: u8) -> Result<Self, DecimalError> {
-        if scale > MAX_DECIMAL_SCALE {
+        if scale > MAX_DECIMAL_SCALE || mantissa.unsigned_abs() >= TOO_LARGE {
             return Err(DecimalError::TooLarge);
         }
         Ok(Self { mantissa, scale })
@@ -145,7 +148,9 @@ mod tests {
         for bad in ["", ".", "-", "1a", "1.2.3", "e5", "1e", "--1", "NaN"] {
             assert_eq!(bad.parse::<Decimal>(), Err(DecimalError::Syntax), "{bad}");
         }
-        for large in ["1e39", "1e-39", "9".repeat(40).as_str(), "1e2000000000"] {
+        assert!("9".repeat(38).parse::<Decimal>().is_ok());
+        let one_more = format!("1{}", "0".repeat(38));
+        for large in ["1e38", "1e-39", one_more.as_str(), "9".repeat(40).as_str(), "1e2000000000"] {
             assert_eq!(large.parse::<Decimal>(), Err(DecimalError::TooLarge), "{large}");
         }
     }

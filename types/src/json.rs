@@ -23,8 +23,8 @@ pub enum JsonError {
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("lists and objects may be nested {MAX_DEPTH} deep at most")]
     TooDeep,
-    /// A number that neither 64 bits nor 38 decimal digits hold exactly.
-    #[error("a number has more digits than can be kept exactly (38)")]
+    /// A number that neither 64 bits, nor 38 decimal digits, nor a double hold as written.
+    #[error("a number has more than 38 digits, or is beyond the range of a double")]
     Number,
 }
 
@@ -165,7 +165,8 @@ impl Value {
                 };
                 Ok(if same { Self::Float(float) } else { Self::Decimal(exact) })
             }
-            Err(DecimalError::TooLarge) if float.is_finite() && digits(text) <= DOUBLE_DIGITS => Ok(Self::Float(float)),
+            // A normal double, so neither infinite nor lost on its way to zero.
+            Err(DecimalError::TooLarge) if float.is_normal() && digits(text) <= DOUBLE_DIGITS => Ok(Self::Float(float)),
             Err(_) => Err(JsonError::Number),
         }
     }
@@ -324,6 +325,7 @@ mod tests {
     fn numbers_that_would_lose_digits_are_refused() {
         assert_eq!(Value::from_json(&"9".repeat(40)), Err(JsonError::Number));
         assert_eq!(Value::from_json("1e400"), Err(JsonError::Number));
+        assert_eq!(Value::from_json("1e-400"), Err(JsonError::Number));
         assert_eq!(Value::from_json("1.2345678901234567890e300"), Err(JsonError::Number));
     }
 

@@ -131,7 +131,7 @@ name!(
 );
 name!(
     /// The name of an index of a collection: 1 to 64 of `A-Z a-z 0-9 _ -`.
-    IndexName, "index name", check_plain
+    IndexName, "name of an index", check_plain
 );
 name!(
     /// The name of a sync: 1 to 64 of `A-Z a-z 0-9 _ -`.

@@ -206,7 +206,7 @@ fn wrong_values_are_reported_with_file_line_and_key() {
         ("key: 5", "`key` must be a text, not an integer"),
         ("key: ''", "`key` must not be empty"),
         ("collection: a b", "`collection`: a collection name may not hold the character ' '"),
-        ("primary_index: a/b", "`primary_index`: a index name may not hold"),
+        ("primary_index: a/b", "`primary_index`: a name of an index may not hold"),
         ("on_exit: drop", "`on_exit`: `drop` is unknown; known: `keep`, `clear`, `delete`"),
         ("on_duplicate: last", "`on_duplicate`: `last` is unknown"),
         ("columns: model", "`columns` must be a list, not a text"),

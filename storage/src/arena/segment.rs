@@ -10,8 +10,8 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::location::{ALIGNMENT, Location, MAX_SEGMENT, SEGMENT_BYTES};
 use crate::record::row::{HEADER_BYTES, record_len};
@@ -23,7 +23,11 @@ const LAYOUT: Layout = match Layout::from_size_align(SEGMENT_BYTES, 64) {
 };
 
 /// One mebibyte of memory, zeroed. Frees it when dropped.
-pub(crate) struct Segment(NonNull<u8>);
+pub(crate) struct Segment {
+    base: NonNull<u8>,
+    /// Counts the bytes of all segments of the arena that were not freed yet.
+    held: Arc<AtomicU64>,
+}
 
 // SAFETY: the memory belongs to this value alone, and invariant 1 keeps writes apart from everything that is read.
 unsafe impl Send for Segment {}
@@ -31,14 +35,17 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
-    pub(crate) fn new() -> Self {
+    /// A segment that is counted in `held` for as long as it takes memory.
+    pub(crate) fn new(held: &Arc<AtomicU64>) -> Self {
         // SAFETY: the layout is not empty.
         let base = unsafe { alloc_zeroed(LAYOUT) };
-        Self(NonNull::new(base).unwrap_or_else(|| handle_alloc_error(LAYOUT)))
+        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(LAYOUT));
+        held.fetch_add(SEGMENT_BYTES as u64, Ordering::Relaxed);
+        Self { base, held: held.clone() }
     }
 
     fn base(&self) -> *mut u8 {
-        self.0.as_ptr()
+        self.base.as_ptr()
     }
 
     /// Copies bytes to a place that nothing was written to before.
@@ -65,6 +72,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         // SAFETY: the memory came from the allocator with this layout.
         unsafe { dealloc(self.base(), LAYOUT) };
+        self.held.fetch_sub(SEGMENT_BYTES as u64, Ordering::Relaxed);
     }
 }
 
@@ -90,9 +98,15 @@ const _: () = assert!((FIRST_CHUNK as u64) * ((1 << CHUNKS) - 1) > MAX_SEGMENT a
 #[derive(Default)]
 pub(crate) struct SegmentDirectory {
     chunks: [OnceLock<Box<[AtomicPtr<u8>]>>; CHUNKS],
+    held: Arc<AtomicU64>,
 }
 
 impl SegmentDirectory {
+    /// Bytes of all segments that take memory, be it for frozen shards or late readers only.
+    pub(crate) fn held(&self) -> &Arc<AtomicU64> {
+        &self.held
+    }
+
     /// The chunk that holds an id, and where in it.
     fn place(id: u32) -> (usize, usize) {
         let shifted = u64::from(id) + u64::from(FIRST_CHUNK);

@@ -146,6 +146,19 @@ impl Patch<'_> {
     }
 }
 
+impl Command<'_> {
+    /// The collection that it concerns.
+    pub(crate) fn collection(&self) -> CollectionId {
+        match self {
+            Self::Patches(patches) => patches.origin.collection,
+            Self::Sweep(sweep) => sweep.collection,
+            Self::Fence { collection, .. }
+            | Self::ClearSync { collection, .. }
+            | Self::DropCollection { collection } => *collection,
+        }
+    }
+}
+
 impl<'a> Patches<'a> {
     /// A hash of the patches, by which a repeat is told from another part. The time of arrival is not in it: a repeat
     /// arrives later.

@@ -67,6 +67,13 @@ impl Scratch {
         writer.finish().map_or(Merged::TooLarge, |()| merged)
     }
 
+    /// Writes the record as it is, without the groups that a clear has made absent.
+    pub(crate) fn refresh(&mut self, row: Row<'_>, clears: &Clears) {
+        let mut writer = RowWriter::new(row.key, row.version(clears), &mut self.record);
+        row.live(clears).for_each(|group| writer.group(&group));
+        assert!(writer.finish().is_some(), "a record does not grow by losing groups");
+    }
+
     /// Writes the record without the sync's group, with `version`.
     pub(crate) fn without(&mut self, row: Row<'_>, slot: SyncSlot, version: u64, clears: &Clears) {
         let mut writer = RowWriter::new(row.key, version, &mut self.record);

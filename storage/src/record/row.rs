@@ -10,6 +10,9 @@ use super::fields::Fields;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 4;
 
+/// Bytes that a record takes beside its key and groups: the header, a version, and some padding.
+const OVERHEAD_BYTES: usize = HEADER_BYTES + 4 + 4;
+
 const LENGTH_BITS: u32 = 19;
 const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
 const KEY_BITS: u32 = 10;
@@ -111,6 +114,18 @@ impl<'a> Row<'a> {
         self.live(clears).find(|group| group.slot == slot)
     }
 
+    /// Bytes of the record's content: what it counts for in the shard's memory. Depends on what can be seen of the record
+    /// and not on how it came to be: the version and the padding are counted at their usual size, and groups that a
+    /// clear has made absent are not counted.
+    pub(crate) fn content_len(self, clears: &Clears) -> usize {
+        OVERHEAD_BYTES + self.key.len() + self.live(clears).map(|group| group.encoded_len()).sum::<usize>()
+    }
+
+    /// Bytes of the groups that a clear has made absent.
+    pub(crate) fn stale_len(self, clears: &Clears) -> usize {
+        self.groups().filter(|group| !group.is_live(clears)).map(|group| group.encoded_len()).sum()
+    }
+
     /// The log index of the record's last change, be it a patch or the clear of a sync in all records.
     pub(crate) fn version(self, clears: &Clears) -> u64 {
         let cleared = self.groups().filter_map(|group| clears.after(group.slot, group.clears));
@@ -121,6 +136,12 @@ impl<'a> Row<'a> {
 impl Group<'_> {
     fn is_live(&self, clears: &Clears) -> bool {
         clears.after(self.slot, self.clears).is_none()
+    }
+
+    /// Bytes that the group takes in a record.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let fields = self.fields.len();
+        6 + varint_len(self.generation.0.into()) + varint_len(fields as u64) + fields
     }
 
     /// When the group was last touched, to the second.

@@ -11,6 +11,10 @@
 //! 3. A reader that has seen an applied index sees everything that entries up to it have done.
 //! 4. A frozen shard is the state at one index, whatever is applied later; it keeps the memory that it needs.
 
+mod cleaner;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod cleaner_tests;
 mod frozen;
 mod meta;
 #[cfg(test)]
@@ -73,10 +77,21 @@ pub enum ShardError {
 pub struct CollectionStats {
     /// Records.
     pub records: u64,
-    /// Bytes of memory: live records and the table.
+    /// Bytes of memory: the content of its records, and the table. What records take depends on nothing but what can be
+    /// seen of them.
     pub bytes: u64,
     /// Records in which a sync has fields, for each slot that has any.
     pub records_of: Vec<(SyncSlot, u64)>,
+}
+
+/// What a shard takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardMemory {
+    /// Bytes of the content of all records and of all tables: the sum of [`CollectionStats::bytes`].
+    pub bytes: u64,
+    /// Bytes of arena segments, in use or kept for snapshots and late readers. The cleaner keeps those in use below the
+    /// records' bytes and a sixth, and a few segments.
+    pub arena_bytes: u64,
 }
 
 /// The writer's side of a shard.

@@ -15,8 +15,6 @@ use crate::command::{Outcome, PatchEncoder, PatchOrigin, clear_sync, drop_collec
 const OPTIONS: ShardOptions = ShardOptions { id: ShardId(3), hash_seed: SEED };
 const COLLECTIONS: [CollectionId; 2] = [CollectionId(1), CollectionId(2)];
 const KEYS: usize = 12;
-/// Bytes of a table of one page.
-const SMALLEST_TABLE: u64 = 32 * 1024 + 8;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -36,6 +34,8 @@ enum Op {
     Freeze,
     /// Puts the shard's own snapshot in its place.
     Restart,
+    /// Moves all records.
+    Clean,
 }
 
 /// An entry and what it stands for.
@@ -83,6 +83,7 @@ impl Pair {
                 self.compare_frozen();
                 self.frozen = Some((self.shard.freeze(), self.reference.clone()));
             }
+            Op::Clean => self.shard.state.clean_all(),
             Op::Restart => {
                 let frozen = self.shard.freeze();
                 let reader = self.shard.reader();
@@ -125,7 +126,19 @@ impl Pair {
 
     fn compare(&self) {
         compare(&self.shard, &self.reference);
-        assert_eq!(self.shard.reader().applied(), self.index);
+        let reader = self.shard.reader();
+        assert_eq!(reader.applied(), self.index);
+        assert_eq!(reader.memory().bytes, COLLECTIONS.iter().map(|id| reader.stats(*id).bytes).sum::<u64>());
+    }
+
+    /// A replica that got the shard's snapshot counts what the shard has counted all along, wherever records are.
+    fn compare_counts(&mut self) {
+        let mut copy = Shard::new(OPTIONS);
+        restore(&mut copy, &self.shard.freeze());
+        let (mine, theirs) = (self.shard.reader(), copy.reader());
+        assert_eq!(mine.memory().bytes, theirs.memory().bytes);
+        COLLECTIONS.iter().for_each(|id| assert_eq!(mine.stats(*id), theirs.stats(*id)));
+        assert_eq!(self.shard.state.arena.stale(), copy.state.arena.stale());
     }
 
     fn compare_frozen(&mut self) {
@@ -225,6 +238,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         4 => any::<prop::sample::Index>().prop_map(Op::Repeat),
         1 => Just(Op::Freeze),
         1 => Just(Op::Restart),
+        2 => Just(Op::Clean),
     ]
 }
 
@@ -239,9 +253,12 @@ proptest! {
             pair.compare();
         }
         pair.compare_frozen();
-        let total: u64 = COLLECTIONS.iter().map(|id| pair.shard.reader().stats(*id).bytes).sum();
-        let tables = pair.shard.collections().len() as u64 * SMALLEST_TABLE;
-        prop_assert_eq!(bytes_of(&pair.shard.freeze()), total - tables);
+        pair.compare_counts();
+        let stale = pair.shard.state.arena.stale();
+        pair.shard.state.clean_all();
+        pair.compare();
+        pair.compare_counts();
+        prop_assert_eq!(pair.shard.state.arena.stale(), 0, "of {} bytes", stale);
     }
 }
 
@@ -260,6 +277,10 @@ fn clears_beyond_what_a_group_can_count_stay_clears() {
         pair.run(Op::Batch { origin, patches: vec![(key(round / 50), set(1))], from: 0 });
         pair.run(Op::ClearSync(collection, slot));
         pair.compare();
+        if round % 100 == 7 {
+            pair.run(Op::Clean);
+            pair.compare_counts();
+        }
         if round == 254 || round == 400 {
             pair.run(Op::Restart);
             pair.run(Op::Freeze);

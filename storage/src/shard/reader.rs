@@ -14,7 +14,7 @@ use larder_types::hash::KeyHash;
 use larder_types::ids::CollectionId;
 
 use super::state::State;
-use super::{CollectionStats, RecordView};
+use super::{CollectionStats, RecordView, ShardMemory};
 use crate::arena::segment::SegmentDirectory;
 use crate::record::row::Row;
 use crate::table::{Published, Table};
@@ -28,6 +28,8 @@ pub(crate) struct View {
     pub(crate) collections: Tables,
     /// The log index of the last entry applied.
     pub(crate) applied: Arc<AtomicU64>,
+    /// Bytes of the content and the tables of all collections.
+    pub(crate) bytes: Arc<AtomicU64>,
 }
 
 /// Where writer and readers meet.
@@ -97,8 +99,19 @@ impl ShardReader {
         let counters = &table.counters;
         CollectionStats {
             records: counters.records.load(Ordering::Relaxed),
-            bytes: counters.record_bytes.load(Ordering::Relaxed) + counters.table_bytes.load(Ordering::Relaxed),
+            bytes: counters.bytes(),
             records_of: counters.all_slots().collect(),
+        }
+    }
+
+    /// What the shard takes.
+    #[must_use]
+    pub fn memory(&self) -> ShardMemory {
+        let guard = crossbeam_epoch::pin();
+        let view = self.shared.view.load(&guard);
+        ShardMemory {
+            bytes: view.bytes.load(Ordering::Relaxed),
+            arena_bytes: view.arena.held().load(Ordering::Relaxed),
         }
     }
 }

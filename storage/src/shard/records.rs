@@ -7,11 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_types::hash::KeyHash;
-use larder_types::ids::{Generation, SyncSlot};
+use larder_types::ids::{CollectionId, Generation, SyncSlot};
 use larder_types::patch::ExitMode;
 
+use crate::arena::Arena;
 use crate::arena::location::Location;
-use crate::arena::{Arena, padded};
 use crate::command::Patched;
 use crate::command::decode::{Change, Patch, Sweep};
 use crate::record::clears::{Clears, MAX_CLEARS};
@@ -22,6 +22,7 @@ use crate::table::writer::{Found, Full, TableWriter};
 
 /// One collection, while one entry is applied to it.
 pub(crate) struct Records<'a> {
+    pub(crate) id: CollectionId,
     pub(crate) seed: u64,
     pub(crate) arena: &'a mut Arena,
     pub(crate) table: &'a mut TableWriter,
@@ -70,9 +71,6 @@ impl Records<'_> {
             None if self.insert(hash).is_err() => return Merged::TooLarge,
             None => {}
         }
-        if merged == Merged::Added {
-            add(self.table.counters().of(slot), 1);
-        }
         merged
     }
 
@@ -119,9 +117,15 @@ impl Records<'_> {
 
     /// Removes the sync's fields from all records.
     pub(crate) fn clear_sync(&mut self, slot: SyncSlot) {
-        if self.table.counters().of(slot).load(Ordering::Relaxed) == 0 {
+        let counters = self.table.counters();
+        if counters.of(slot).load(Ordering::Relaxed) == 0 {
             return;
         }
+        let bytes = counters.bytes_of(slot).load(Ordering::Relaxed);
+        shift(&counters.content_bytes, bytes, 0);
+        shift(counters.bytes_of(slot), bytes, 0);
+        counters.of(slot).store(0, Ordering::Relaxed);
+        self.arena.add_stale(bytes);
         let indexes = [self.table.clears().of(slot), &[self.index]].concat();
         let countable = indexes.len() <= MAX_CLEARS;
         let clears = self.table.clears().with(slot, indexes);
@@ -130,27 +134,22 @@ impl Records<'_> {
         } else {
             self.forget_clears(slot, &clears);
         }
-        self.table.counters().of(slot).store(0, Ordering::Relaxed);
     }
 
     /// Rewrites the records in which the sync has a group, all of which are absent by these clears, and counts its
     /// clears from 0 again.
     fn forget_clears(&mut self, slot: SyncSlot, clears: &Clears) {
         let forgotten = clears.with(slot, Vec::new());
-        let Self { arena, scratch, .. } = self;
-        let (mut before, mut after) = (0, 0);
+        let Self { id, arena, scratch, .. } = self;
         let unused = self.table.rewrite(forgotten, |location| {
-            let record = arena.record(location);
-            let row = Row::of_checked(record);
+            let row = Row::of_checked(arena.record(location));
             row.groups().find(|group| group.slot == slot)?;
-            before += padded(record.len()) as u64;
-            scratch.without(row, slot, row.version(clears), clears);
-            after += padded(scratch.record.len()) as u64;
-            Some(arena.append(&scratch.record))
+            let stale = row.stale_len(clears) as u64;
+            scratch.refresh(row, clears);
+            arena.count_stale(stale, 0);
+            Some(arena.append(*id, &scratch.record))
         });
         unused.into_iter().for_each(|location| self.arena.release(location));
-        add(&self.table.counters().record_bytes, after);
-        sub(&self.table.counters().record_bytes, before);
     }
 
     fn find(&self, key: &[u8]) -> Option<Found> {
@@ -161,52 +160,85 @@ impl Records<'_> {
         let row = Row::of_checked(self.arena.record(found.location));
         self.scratch.without(row, slot, self.index, self.table.clears());
         self.replace(found);
-        sub(self.table.counters().of(slot), 1);
     }
 
     fn remove(&mut self, found: &Found) {
-        let record = self.arena.record(found.location);
-        let counters = self.table.counters();
-        sub(&counters.records, 1);
-        sub(&counters.record_bytes, padded(record.len()) as u64);
-        Row::of_checked(record).live(self.table.clears()).for_each(|group| sub(counters.of(group.slot), 1));
         self.table.remove(found);
+        self.recount(Some(found.location), None);
         self.arena.release(found.location);
     }
 
     /// Puts the record in `scratch` in the place of another of the same key.
     fn replace(&mut self, found: &Found) {
-        let old = padded(self.arena.record(found.location).len()) as u64;
-        let location = self.arena.append(&self.scratch.record);
+        let location = self.arena.append(self.id, &self.scratch.record);
         self.table.replace(found, location);
+        self.recount(Some(found.location), Some(location));
         self.arena.release(found.location);
-        let counters = self.table.counters();
-        add(&counters.record_bytes, padded(self.scratch.record.len()) as u64);
-        sub(&counters.record_bytes, old);
     }
 
     /// Adds the record in `scratch`, whose key the table does not hold.
     pub(crate) fn insert(&mut self, hash: KeyHash) -> Result<(), Full> {
-        let location = self.arena.append(&self.scratch.record);
+        let location = self.arena.append(self.id, &self.scratch.record);
         let (arena, seed) = (&*self.arena, self.seed);
         let hash_of = |location: Location| KeyHash::of(seed, key_of(arena.record(location)));
         if let Err(full) = self.table.insert(hash, location, hash_of) {
             self.arena.release(location);
             return Err(full);
         }
-        let counters = self.table.counters();
-        add(&counters.records, 1);
-        add(&counters.record_bytes, padded(self.scratch.record.len()) as u64);
+        self.recount(None, Some(location));
         Ok(())
+    }
+
+    /// Moves the record at a location out of its segment, if it is live, and leaves behind what of it is not.
+    pub(crate) fn relocate(&mut self, location: Location) {
+        let record = self.arena.record(location);
+        let row = Row::of_checked(record);
+        let Some(found) = self.table.find_at(KeyHash::of(self.seed, row.key), location) else { return };
+        let is_stale = self.arena.stale() > 0 && row.stale_len(self.table.clears()) > 0;
+        if is_stale {
+            self.scratch.refresh(row, self.table.clears());
+        } else {
+            self.scratch.record.clear();
+            self.scratch.record.extend_from_slice(record);
+        }
+        let moved = self.arena.append(self.id, &self.scratch.record);
+        self.table.replace(&found, moved);
+        if is_stale {
+            self.recount(Some(location), Some(moved));
+        }
+        self.arena.release_moved(location);
+    }
+
+    /// Counts that a record gives way to another version of itself, comes or goes. Both must not be released yet.
+    fn recount(&mut self, old: Option<Location>, new: Option<Location>) {
+        let (counters, clears) = (self.table.counters(), self.table.clears());
+        let row = |at: Option<Location>| at.map(|at| Row::of_checked(self.arena.record(at)));
+        let (old, new) = (row(old), row(new));
+        let content = |row: Option<Row<'_>>| row.map_or(0, |row| row.content_len(clears) as u64);
+        shift(&counters.records, old.is_some().into(), new.is_some().into());
+        shift(&counters.content_bytes, content(old), content(new));
+        let group = |row: Option<Row<'_>>, slot| row?.group(slot, clears).map(|group| group.encoded_len() as u64);
+        let count = |slot, before: Option<u64>, after: Option<u64>| {
+            shift(counters.of(slot), before.is_some().into(), after.is_some().into());
+            shift(counters.bytes_of(slot), before.unwrap_or(0), after.unwrap_or(0));
+        };
+        for (slot, after) in new.into_iter().flat_map(|row| lengths(row, clears)) {
+            count(slot, group(old, slot), Some(after));
+        }
+        for (slot, before) in old.into_iter().flat_map(|row| lengths(row, clears)) {
+            if group(new, slot).is_none() {
+                count(slot, Some(before), None);
+            }
+        }
+        let stale = |row: Option<Row<'_>>| row.map_or(0, |row| row.stale_len(clears) as u64);
+        let (before, after) = (stale(old), stale(new));
+        self.arena.count_stale(before, after);
     }
 }
 
-impl Records<'_> {
-    /// Counts the syncs that have fields in a new record.
-    pub(crate) fn count_groups(&self, row: Row<'_>) {
-        let counters = self.table.counters();
-        row.live(self.table.clears()).for_each(|group| add(counters.of(group.slot), 1));
-    }
+/// The groups of a record and their bytes.
+fn lengths(row: Row<'_>, clears: &Clears) -> impl Iterator<Item = (SyncSlot, u64)> {
+    row.live(clears).map(|group| (group.slot, group.encoded_len() as u64))
 }
 
 /// The first and the last place of a chunk.
@@ -216,13 +248,9 @@ fn bounds(chunk: u32, chunks: u32) -> (u64, u64) {
     (u64::try_from(start(chunk)).unwrap_or(u64::MAX), u64::try_from(last).unwrap_or(u64::MAX))
 }
 
-// The writer alone changes counters, so a load and a store lose nothing.
-fn add(counter: &AtomicU64, more: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
-}
-
-fn sub(counter: &AtomicU64, less: u64) {
-    counter.store(counter.load(Ordering::Relaxed) - less, Ordering::Relaxed);
+/// Takes `before` from a counter and adds `after`. The writer alone changes counters, so a load and a store lose nothing.
+fn shift(counter: &AtomicU64, before: u64, after: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + after - before, Ordering::Relaxed);
 }
 
 #[cfg(test)]

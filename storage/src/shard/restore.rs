@@ -26,6 +26,9 @@ pub(super) fn restore(seed: u64, meta: &[u8], blocks: &mut dyn Iterator<Item = &
     if records.next()?.is_some() {
         return Err(Malformed("it has more records than it says"));
     }
+    // The records may have groups that clears of before have made absent.
+    state.arena.add_stale(0);
+    state.measure();
     state.advance(meta.applied);
     Ok(state)
 }
@@ -78,8 +81,6 @@ impl Records<'_> {
         }
         self.scratch.record.clear();
         self.scratch.record.extend_from_slice(record);
-        self.insert(hash).map_err(|_| Malformed("more keys than a page holds share their hash"))?;
-        self.count_groups(row);
-        Ok(())
+        self.insert(hash).map_err(|_| Malformed("more keys than a page holds share their hash"))
     }
 }

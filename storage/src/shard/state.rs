@@ -15,7 +15,7 @@ use crate::command::decode::{Command, Patches};
 use crate::command::{Outcome, Patched};
 use crate::record::clears::Clears;
 use crate::record::merge::Scratch;
-use crate::record::row::seconds_of;
+use crate::record::row::{Row, seconds_of};
 use crate::table::writer::TableWriter;
 
 /// All that a shard holds.
@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) arena: Arena,
     pub(crate) collections: BTreeMap<CollectionId, Collection>,
     applied: Arc<AtomicU64>,
+    /// Bytes of the content and the tables of all collections.
+    bytes: Arc<AtomicU64>,
     scratch: Scratch,
 }
 
@@ -53,6 +55,7 @@ impl State {
             arena: Arena::new(),
             collections: BTreeMap::new(),
             applied: Arc::default(),
+            bytes: Arc::default(),
             scratch: Scratch::default(),
         }
     }
@@ -62,7 +65,12 @@ impl State {
         // The ids are our own, so nobody can choose them to collide and the hash needs no secret.
         let mut tables = Tables::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
         tables.extend(self.collections.iter().map(|(id, held)| (*id, held.table.shared().clone())));
-        View { arena: self.arena.directory().clone(), collections: tables, applied: self.applied.clone() }
+        View {
+            arena: self.arena.directory().clone(),
+            collections: tables,
+            applied: self.applied.clone(),
+            bytes: self.bytes.clone(),
+        }
     }
 
     pub(crate) fn applied(&self) -> u64 {
@@ -78,8 +86,28 @@ impl State {
         self.collections.keys().copied()
     }
 
-    /// Applies a command. Views of new collections go to `shared`.
+    /// Applies a command, then cleans up behind it. Views of new collections go to `shared`.
     pub(crate) fn apply(&mut self, index: u64, command: Command<'_>, shared: &Shared) -> Outcome {
+        let id = command.collection();
+        let before = self.bytes_of(id);
+        let outcome = self.carry_out(index, command, shared);
+        let bytes = self.bytes.load(Ordering::Relaxed) + self.bytes_of(id) - before;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.clean();
+        outcome
+    }
+
+    /// Measures all collections anew.
+    pub(crate) fn measure(&self) {
+        let bytes = self.collections.values().map(|held| held.table.counters().bytes()).sum();
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes_of(&self, id: CollectionId) -> u64 {
+        self.collections.get(&id).map_or(0, |held| held.table.counters().bytes())
+    }
+
+    fn carry_out(&mut self, index: u64, command: Command<'_>, shared: &Shared) -> Outcome {
         match command {
             Command::Patches(patches) => self.patches(index, &patches, shared),
             Command::Fence { collection, slot, generation } => {
@@ -147,12 +175,18 @@ impl State {
     /// The records of a collection, if it is known.
     pub(crate) fn records(&mut self, index: u64, collection: CollectionId) -> Option<Records<'_>> {
         let table = &mut self.collections.get_mut(&collection)?.table;
-        Some(Records { seed: self.seed, arena: &mut self.arena, table, scratch: &mut self.scratch, index })
+        let (seed, arena, scratch) = (self.seed, &mut self.arena, &mut self.scratch);
+        Some(Records { id: collection, seed, arena, table, scratch, index })
     }
 
     fn drop_collection(&mut self, collection: CollectionId, shared: &Shared) {
         let Some(dropped) = self.collections.remove(&collection) else { return };
         shared.show(self.view());
-        dropped.table.locations().for_each(|location| self.arena.release(location));
+        let clears = dropped.table.clears();
+        for location in dropped.table.locations() {
+            let stale = Row::of_checked(self.arena.record(location)).stale_len(clears) as u64;
+            self.arena.count_stale(stale, 0);
+            self.arena.release(location);
+        }
     }
 }

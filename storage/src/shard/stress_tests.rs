@@ -148,11 +148,13 @@ fn readers_see_whole_records_that_never_go_back() {
             let frozen = writer.shard.freeze();
             writer.round(CLEARED, round);
             writer.apply(&clear_sync(COLLECTION, CLEARED));
+            writer.shard.state.clean_all();
             writer.round(KEPT, round);
             let generation = Generation(u32::try_from(round).unwrap() + 1);
             for chunk in 0..4 {
                 writer.apply(&sweep(COLLECTION, KEPT, generation, ExitMode::Delete, (chunk, 4)));
             }
+            writer.shard.state.clean_all();
             assert!(frozen.blocks().count() > 0);
             if round % 2 == 0 {
                 writer.restart();

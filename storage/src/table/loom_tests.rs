@@ -3,12 +3,13 @@
 //!
 //! The last tests plant a bug in the writer and expect the model to notice: they show that the others could fail.
 //!
-//! Pages are owned by the tests for as long as a model runs: when memory may be freed is the epoch's business, which has
-//! models of its own.
+//! Pages are owned by the tests for as long as a model runs. When memory may be freed is the epoch's business, which has
+//! models of its own; here a flag stands for it, so that the order of what the cleaner does can be checked.
 
 use larder_types::hash::KeyHash;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
 use loom::thread;
 
 use super::directory::Directory;
@@ -57,6 +58,8 @@ struct Shared {
     records: Records,
     directory: Directory,
     pages: Vec<Page>,
+    /// Whether the reader is pinned.
+    pinned: AtomicBool,
 }
 
 impl Shared {
@@ -70,7 +73,7 @@ impl Shared {
             insert(&pages[0], *key, location);
         }
         let directory = Directory::new(depth, (0..1 << depth).map(|_| &raw const pages[0]));
-        Arc::new(Self { records, directory, pages })
+        Arc::new(Self { records, directory, pages, pinned: AtomicBool::new(false) })
     }
 
     fn page(&self, key: u64) -> &Page {
@@ -216,6 +219,67 @@ fn loom_a_reused_slot_never_shows_another_key() {
             assert!(matches!(shared.get(A), None | Some(1 | 3)));
             assert!(matches!(shared.get(C), None | Some(2)));
         },
+    );
+}
+
+/// Moves a record as the cleaner does: another copy, then the word.
+fn relocate(shared: &Shared) {
+    let page = &shared.pages[0];
+    let location = shared.records.write(2, A, 1);
+    page.replace(shared.slot(page, A), location);
+}
+
+/// Looks the key up twice, pinned.
+fn pinned_lookups(shared: &Shared) {
+    shared.pinned.store(true, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    always_there(shared, A);
+    shared.pinned.store(false, Ordering::Release);
+}
+
+#[test]
+fn loom_a_record_that_is_moved_is_found_here_or_there() {
+    check(
+        || Shared::new(0, &[A, B], 0),
+        |shared| {
+            relocate(shared);
+            fence(Ordering::SeqCst);
+            // Out of reach before it is asked who is pinned. Who is not by now cannot have the old place.
+            if !shared.pinned.load(Ordering::Acquire) {
+                shared.records.write(0, C, 9);
+            }
+        },
+        pinned_lookups,
+    );
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_catches_an_early_free() {
+    check(
+        || Shared::new(0, &[A, B], 0),
+        |shared| {
+            relocate(shared);
+            shared.records.write(0, C, 9);
+        },
+        pinned_lookups,
+    );
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_catches_a_free_before_the_word_is_replaced() {
+    check(
+        || Shared::new(0, &[A, B], 0),
+        |shared| {
+            let is_pinned = shared.pinned.load(Ordering::Acquire);
+            fence(Ordering::SeqCst);
+            relocate(shared);
+            if !is_pinned {
+                shared.records.write(0, C, 9);
+            }
+        },
+        pinned_lookups,
     );
 }
 

@@ -64,12 +64,14 @@ pub(crate) struct Root {
 /// Numbers that the writer keeps for whoever asks. Each is right by itself; together they may be a moment apart.
 pub(crate) struct Counters {
     pub(crate) records: AtomicU64,
-    /// Bytes of live records with their padding.
-    pub(crate) record_bytes: AtomicU64,
+    /// Bytes of the records' content, see [`Row::content_len`](crate::record::row::Row::content_len).
+    pub(crate) content_bytes: AtomicU64,
     /// Bytes of pages and directory.
     pub(crate) table_bytes: AtomicU64,
     /// Records in which a sync has fields, by slot.
     records_of: [AtomicU64; 256],
+    /// Bytes of the groups in which a sync has them, by slot.
+    bytes_of: [AtomicU64; 256],
 }
 
 impl Table {
@@ -108,14 +110,24 @@ impl Counters {
     fn new() -> Self {
         Self {
             records: AtomicU64::new(0),
-            record_bytes: AtomicU64::new(0),
+            content_bytes: AtomicU64::new(0),
             table_bytes: AtomicU64::new(0),
             records_of: std::array::from_fn(|_| AtomicU64::new(0)),
+            bytes_of: std::array::from_fn(|_| AtomicU64::new(0)),
         }
+    }
+
+    /// Bytes of content and table.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.content_bytes.load(Ordering::Relaxed) + self.table_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn of(&self, slot: SyncSlot) -> &AtomicU64 {
         &self.records_of[usize::from(slot.0)]
+    }
+
+    pub(crate) fn bytes_of(&self, slot: SyncSlot) -> &AtomicU64 {
+        &self.bytes_of[usize::from(slot.0)]
     }
 
     /// The slots that have fields in any record, and in how many.

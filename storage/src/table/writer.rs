@@ -94,6 +94,14 @@ impl TableWriter {
         })
     }
 
+    /// Finds the record at a location, if the table points there. `hash` is its key's.
+    pub(crate) fn find_at(&self, hash: KeyHash, wanted: Location) -> Option<Found> {
+        let number = self.number(hash);
+        self.page(number).page.find(bucket_of(hash), tag_of(hash), |slot, location| {
+            (location == wanted).then_some(Found { location, number, slot })
+        })
+    }
+
     /// Adds a record whose key the table does not hold. `hash_of` gives the hash of any record of the table.
     pub(crate) fn insert(
         &mut self,

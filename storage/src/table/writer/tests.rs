@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use larder_types::hash::KeyHash;
+use larder_types::ids::CollectionId;
 
 use super::super::page::MAX_DEPTH;
 use super::*;
 use crate::record::row::RowWriter;
+
+const OWNER: CollectionId = CollectionId(1);
 
 /// A table with its arena, and the version of each key as it should be.
 struct Rig {
@@ -25,7 +28,7 @@ impl Rig {
     fn put(&mut self, key: &str, version: u64) {
         let mut record = Vec::new();
         RowWriter::new(key.as_bytes(), version, &mut record).finish().unwrap();
-        let location = self.arena.append(&record);
+        let location = self.arena.append(OWNER, &record);
         let hash = KeyHash::of(self.seed, key.as_bytes());
         match self.table.find(hash, key.as_bytes(), &self.arena) {
             Some(found) => {
@@ -161,7 +164,7 @@ fn a_rewrite_changes_all_at_once() {
         let key = key_of(arena.record(location)).to_vec();
         let mut record = Vec::new();
         RowWriter::new(&key, 2, &mut record).finish().unwrap();
-        key.ends_with(b"7").then(|| arena.append(&record))
+        key.ends_with(b"7").then(|| arena.append(OWNER, &record))
     });
     assert_eq!(unused.len(), 500);
     unused.into_iter().for_each(|location| rig.arena.release(location));

@@ -15,6 +15,10 @@ use crate::cli::StartArgs;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
+/// Less than that is taken by the tables of a few small collections.
+const MIN_MEMORY: u64 = 16 * MIB;
+/// More than any machine has.
+const MAX_MEMORY: u64 = 1 << 50;
 /// hyper refuses smaller buffers for a request's head.
 const MIN_HEADER_BYTES: u64 = 8 * KIB;
 
@@ -33,6 +37,8 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     /// Bytes of writes in flight at most.
     pub max_inflight_bytes: usize,
+    /// Bytes of memory for records; `None` for a part of what the machine has.
+    pub max_memory: Option<u64>,
     /// Bounds on requests and connections.
     pub limits: Limits,
     /// How the log is written.
@@ -145,6 +151,10 @@ impl Config {
         let shards = root.take("shards", ShardCount::DEFAULT.get());
         let snapshot_log_bytes = root.size("snapshot_log_bytes", 64 * MIB, 1..=u64::MAX);
         let max_inflight_bytes = root.size("max_inflight_bytes", 64 * MIB, MIB..=1 << 40);
+        let max_memory = root.optional::<ByteSize>("max_memory").map(|size| size.0);
+        if max_memory.is_some_and(|size| !(MIN_MEMORY..=MAX_MEMORY).contains(&size)) {
+            root.problem("max_memory", format_args!("must be from {MIN_MEMORY} to {MAX_MEMORY} bytes"));
+        }
         if !(1..=1024).contains(&threads) {
             root.problem("threads", "must be from 1 to 1024");
         }
@@ -163,6 +173,7 @@ impl Config {
             shards: ShardCount::new(shards)?,
             snapshot_log_bytes,
             max_inflight_bytes: usize::try_from(max_inflight_bytes).ok()?,
+            max_memory,
             limits: limits.unwrap_or_default(),
             log: log.unwrap_or_default(),
         })
@@ -332,7 +343,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_at_once() {
-        let file = "shards = 3\ntypo = 1\nlisten = \"here\"\nsnapshot_log_bytes = \"1 MB\"\n\
+        let file = "shards = 3\ntypo = 1\nlisten = \"here\"\nsnapshot_log_bytes = \"1 MB\"\nmax_memory = \"1MiB\"\n\
                     [limits]\nheader_timeout = \"5 parsecs\"\nconnections = 0\nheader_bytes = \"1KiB\"\nother = 1\n\
                     [log]\nformat = \"xml\"\n";
         let error = Config::new(file, &StartArgs::default()).unwrap_err();
@@ -342,6 +353,7 @@ mod tests {
             "`typo` is not known",
             "`listen` is not valid",
             "`1 MB` is no size",
+            "`max_memory` must be",
             "`5 parsecs` is no duration",
             "`limits.connections` must be",
             "`limits.header_bytes` must be",
@@ -351,7 +363,7 @@ mod tests {
         ] {
             assert!(all.contains(word), "no `{word}` in {all}");
         }
-        assert_eq!(error.problems.len(), 10, "{all}");
+        assert_eq!(error.problems.len(), 11, "{all}");
     }
 
     #[test]

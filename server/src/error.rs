@@ -97,6 +97,11 @@ impl From<ProposeError> for ApiError {
                 ErrorCode::DiskFull,
                 "the node's disk is full; nothing was done, repeat it when there is room",
             ),
+            ProposeError::MemoryLimit { used, usable, max } => Self::new(
+                ErrorCode::MemoryLimit,
+                format!("{error}; nothing was done, and deletes and clears are still taken"),
+            )
+            .with_details(serde_json::json!({ "used": used, "usable": usable, "max_memory": max })),
             ProposeError::Unknown => {
                 Self::new(ErrorCode::OutcomeUnknown, "the write may or may not have happened; repeat it, that is safe")
             }

@@ -12,6 +12,7 @@ pub mod api_key;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod memory;
 pub mod server;
 
 mod auth;

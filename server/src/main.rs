@@ -13,6 +13,7 @@ use larder_server::api_key::{self, NewKey};
 use larder_server::cli::{Cli, Command, StartArgs};
 use larder_server::clock;
 use larder_server::config::{Config, LogFormat};
+use larder_server::memory;
 use larder_server::server::{Listeners, Server};
 use larder_types::api::Scope;
 use tokio::runtime::Runtime;
@@ -158,6 +159,7 @@ fn start_node(
     };
     let bootstrap = bootstrap(config.shards.get(), &root_text)?;
     let (is_new, new) = std::sync::mpsc::channel();
+    let max_memory_bytes = max_memory(config)?;
     let options = NodeOptions {
         data_dir: config.data_dir.clone(),
         bootstrap: Box::new(move || {
@@ -167,6 +169,7 @@ fn start_node(
         }),
         snapshot_log_bytes: config.snapshot_log_bytes,
         max_inflight_bytes: config.max_inflight_bytes,
+        max_memory_bytes,
     };
     let started = runtime.block_on(async {
         tokio::select! {
@@ -200,6 +203,17 @@ fn log_recovered(node: &Node, is_new: bool) {
         readers.map(|reader| catalog.collections.values().map(|c| reader.stats(c.id).records).sum::<u64>()).sum();
     let shards = shards.map_or(0, larder_types::hash::ShardCount::get);
     tracing::info!(new = is_new, shards, collections = catalog.collections.len(), records, "data recovered");
+}
+
+/// The configured memory for records, or a part of what there is.
+fn max_memory(config: &Config) -> Result<u64, Failure> {
+    let max_memory = match config.max_memory {
+        Some(bytes) => bytes,
+        None => memory::default_limit()
+            .context("cannot find out how much memory there is; set max_memory in the configuration")?,
+    };
+    tracing::info!(max_memory, configured = config.max_memory.is_some(), "memory for records");
+    Ok(max_memory)
 }
 
 fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {

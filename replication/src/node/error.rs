@@ -38,6 +38,19 @@ pub enum ProposeError {
     /// The disk has no room. Nothing was done.
     #[error("the disk is full")]
     DiskFull,
+    /// Records and tables take what they may. Nothing was done: delete records or allow more.
+    #[error(
+        "records and tables take {used} bytes, and {usable} are allowed: 85 % of max_memory, {max} bytes. Delete records \
+         or collections, or raise max_memory and restart"
+    )]
+    MemoryLimit {
+        /// Bytes that they take.
+        used: u64,
+        /// Bytes that they may take.
+        usable: u64,
+        /// The limit of which that is a part.
+        max: u64,
+    },
     /// It may or may not have been carried out: repeat it.
     #[error("the outcome is not known")]
     Unknown,

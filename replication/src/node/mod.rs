@@ -8,7 +8,7 @@
 //!   [`Node::failed`].
 //!
 //! Where is what: `start.rs` from a data directory to running groups; `identity.rs` whose directory it is; `group.rs`
-//! one group; `proposer.rs` writes and their bounds; `intents.rs` what the catalog wants the shards to hear;
+//! one group; `proposer.rs` writes and their bounds; `memory.rs` how many records there may be; `intents.rs` what the catalog wants the shards to hear;
 //! `compaction.rs` when snapshots are taken; `error.rs` refusals.
 
 mod compaction;
@@ -16,6 +16,7 @@ mod error;
 mod group;
 mod identity;
 mod intents;
+mod memory;
 mod proposer;
 mod start;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use serde_json::json;
 pub use self::error::{ProposeError, StartError};
 use self::identity::Identity;
 use self::intents::Executor;
+use self::memory::MemoryLimit;
 use self::proposer::Proposer;
 use crate::catalog::{ApiKey, Catalog, CatalogCommand, CatalogReply, ClusterSettings, RunsReader, encode_command};
 use crate::failure::{Failure, Watched};
@@ -52,6 +54,9 @@ pub struct NodeOptions {
     pub snapshot_log_bytes: u64,
     /// Bytes of proposals in flight over all shards; beyond them proposals are refused as overloaded.
     pub max_inflight_bytes: usize,
+    /// Bytes of memory for records. When their content and their tables take 85 % of it, patches that may add more are
+    /// refused; the rest is for what moving records around in memory takes.
+    pub max_memory_bytes: u64,
 }
 
 /// What makes a cluster.
@@ -73,6 +78,7 @@ pub struct Node {
     readers: Vec<ShardReader>,
     proposer: Arc<Proposer>,
     executor: Arc<Executor>,
+    memory: MemoryLimit,
     log: Log,
     failure: Failure,
     tasks: Mutex<Vec<Watched>>,
@@ -132,12 +138,22 @@ impl Node {
         }
     }
 
+    /// Refuses entries of batches if there is no memory for what they may add: to ask before the first of several
+    /// proposals that belong together. [`Node::propose`] asks as well.
+    ///
+    /// # Errors
+    /// `MemoryLimit`.
+    pub fn admit<'a>(&self, entries: impl IntoIterator<Item = &'a Bytes>) -> Result<(), ProposeError> {
+        self.memory.admit(entries)
+    }
+
     /// Proposes entries to a shard, in this order, and waits until all are applied here. Returns for each the log index
     /// and what it did.
     ///
     /// # Errors
     /// See [`ProposeError`]; on `Unknown` some may have been applied.
     pub async fn propose(&self, shard: ShardId, entries: Vec<Bytes>) -> Result<Vec<(u64, Outcome)>, ProposeError> {
+        self.memory.admit(&entries)?;
         let answers = self.proposer.propose(GroupId::from(shard), entries).await?;
         let outcomes = answers.into_iter().map(|(index, response)| match response {
             Response::Shard(outcome) => (index, outcome),
@@ -171,6 +187,7 @@ impl Node {
             "failed": self.failure.reason(),
             "log_bytes": self.log.bytes(),
             "inflight_bytes": self.proposer.inflight_bytes(),
+            "memory": self.memory.status(),
             "pending_intents": self.executor.pending(),
             "groups": groups,
         })

@@ -23,6 +23,7 @@ use super::error::StartError;
 use super::group::{Group, Seat};
 use super::identity::{Identity, IdentityError, Replica};
 use super::intents::Executor;
+use super::memory::MemoryLimit;
 use super::proposer::{MAX_COMMAND_BYTES, Proposer};
 use super::{Bootstrap, Node, NodeOptions};
 use crate::catalog::{Catalog, CatalogCommand, CatalogState, IntentsReader, RunsReader};
@@ -68,7 +69,7 @@ pub(super) async fn start(
     disk: Arc<dyn Disk>,
     lock: DirLock,
 ) -> Result<Arc<Node>, StartError> {
-    let NodeOptions { data_dir, bootstrap, snapshot_log_bytes, max_inflight_bytes } = options;
+    let NodeOptions { data_dir, bootstrap, snapshot_log_bytes, max_inflight_bytes, max_memory_bytes } = options;
     let (identity, bootstrap) = identify(disk.as_ref(), bootstrap).map_err(|error| error.at(&data_dir))?;
     let failure = Failure::new();
     let max_command_bytes = usize::try_from(log_options.segment_bytes / 4).unwrap_or(usize::MAX).min(MAX_COMMAND_BYTES);
@@ -93,6 +94,7 @@ pub(super) async fn start(
         identity: site.identity,
         catalog: views.cell,
         runs: views.runs,
+        memory: MemoryLimit::new(max_memory_bytes, views.readers.clone()),
         readers: views.readers,
         proposer,
         executor,

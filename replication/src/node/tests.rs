@@ -46,15 +46,19 @@ fn options(data_dir: &Path) -> NodeOptions {
         bootstrap: Box::new(bootstrap),
         snapshot_log_bytes: 64 << 20,
         max_inflight_bytes: 8 << 20,
+        max_memory_bytes: 1 << 30,
     }
 }
 
 async fn start(disk: &FakeDisk, snapshot_log_bytes: u64) -> Result<Arc<Node>, StartError> {
+    start_with(disk, NodeOptions { snapshot_log_bytes, ..options(Path::new("/data")) }).await
+}
+
+async fn start_with(disk: &FakeDisk, options: NodeOptions) -> Result<Arc<Node>, StartError> {
     disk.create_dir(Path::new("")).unwrap();
     let data_dir = Path::new("/data");
     let lock = start::lock(disk, data_dir)?;
     let log_options = LogOptions { segment_bytes: 64 << 10, cache_bytes: 1 << 20 };
-    let options = NodeOptions { snapshot_log_bytes, ..options(data_dir) };
     start::start(options, log_options, Arc::new(disk.clone()), lock).await
 }
 
@@ -75,8 +79,17 @@ impl Running {
     }
 
     fn try_with(disk: &FakeDisk, snapshot_log_bytes: u64) -> Result<Self, StartError> {
+        Self::starting(start(disk, snapshot_log_bytes))
+    }
+
+    fn with_memory(disk: &FakeDisk, max_memory_bytes: u64) -> Self {
+        let options = NodeOptions { max_memory_bytes, ..options(Path::new("/data")) };
+        Self::starting(start_with(disk, options)).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    fn starting(start: impl Future<Output = Result<Arc<Node>, StartError>>) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let node = runtime.block_on(start(disk, snapshot_log_bytes))?;
+        let node = runtime.block_on(start)?;
         Ok(Self { node, runtime })
     }
 
@@ -622,6 +635,44 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     disk.set_capacity(None);
     node.until("there is room again", |node| node.log.has_room());
     node.upsert(generation, 6_000, "N1", 3);
+}
+
+#[test]
+fn patches_that_may_add_are_refused_at_the_memory_limit_and_what_makes_room_is_not() {
+    let disk = FakeDisk::new();
+    let node = Running::new(&disk);
+    node.define(ExitMode::Delete);
+    let generation = node.open("one", RunKind::Full);
+    node.upsert(generation, 0, "N1", 1);
+    let used = node.node.status()["memory"]["bytes"].as_u64().unwrap();
+    let shown: u64 = (0..SHARDS).map(|id| node.node.reader(ShardId(id)).unwrap().stats(PLANES).bytes).sum();
+    assert_eq!(used, shown);
+    node.stop();
+    // The smallest limit of which a byte more than what is there may be used.
+    let above = (1..).find(|max: &u64| max * 85 / 100 > used).unwrap();
+    let node = Running::with_memory(&disk, above);
+    assert_eq!(node.upsert(generation, 1, "N2", 1).1, added());
+    let used = node.node.status()["memory"]["bytes"].as_u64().unwrap();
+    node.stop();
+    // The largest limit of which no more may be used than what is there.
+    let max = (1..).take_while(|max| max * 85 / 100 <= used).last().unwrap();
+    let node = Running::with_memory(&disk, max);
+    assert_eq!(max * 85 / 100, used, "of two neighbours one has every value");
+    let refused = |seq| node.run(node.node.propose(shard_of("N3"), patch(generation, seq, "N3", 1)));
+    assert_eq!(refused(2), Err(ProposeError::MemoryLimit { used, usable: used, max }));
+    assert_eq!(node.seats("N1").as_deref(), Some("{\"seats\":1}"), "lookups go on");
+    let mut encoder = PatchEncoder::new(origin(generation, 2), 16 << 10);
+    encoder.delete(&Key::new("N8").unwrap());
+    encoder.clear(&Key::new("N9").unwrap());
+    assert!(node.run(node.node.propose(shard_of("N8"), encoder.finish())).is_ok());
+    assert!(refused(3).is_err(), "that has made no room");
+    // A run is opened and sweeps.
+    let newer = node.open("two", RunKind::Full);
+    let begin = CatalogCommand::BeginCommit { collection: planes(), sync: facts(), run: "two".into() };
+    let CatalogReply::Committing { intent: Some(intent) } = node.catalog(begin) else { panic!("a sweep is needed") };
+    node.run(node.node.run_intent(intent)).unwrap();
+    assert_eq!((node.seats("N1"), node.seats("N2")), (None, None));
+    assert_eq!(node.upsert(newer, 0, "N3", 1).1, added(), "there is room again");
 }
 
 #[test]

@@ -34,10 +34,12 @@ enum Part {
 /// Proposes a batch to all its shards and waits for all of them.
 ///
 /// # Errors
-/// `stale_generation` when a newer run has fenced this one off; `seq_reused` when a shard has applied other patches
-/// under this batch number; those of [`ProposeError`] when no shard has applied its
+/// `memory_limit` when there is no memory for what the batch may add, asked once for all shards so that it is not
+/// applied by halves; `stale_generation` when a newer run has fenced this one off; `seq_reused` when a shard has applied
+/// other patches under this batch number; those of [`ProposeError`] when no shard has applied its
 /// part; `outcome_unknown` when some have: repeating the batch is then safe and completes it.
 pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Applied, ApiError> {
+    node.admit(prepared.shards.iter().flat_map(|(_, entries, _)| entries))?;
     let mut shards = JoinSet::new();
     for (shard, entries, rows) in prepared.shards {
         let node = Arc::clone(node);
@@ -134,7 +136,7 @@ fn worst(failures: Vec<ApiError>, some_applied: bool) -> Option<ApiError> {
         ErrorCode::StaleGeneration => 4,
         ErrorCode::SeqReused => 3,
         ErrorCode::OutcomeUnknown => 2,
-        ErrorCode::DiskFull => 1,
+        ErrorCode::DiskFull | ErrorCode::MemoryLimit => 1,
         _ => 0,
     };
     let worst = failures.into_iter().max_by_key(rank)?;
@@ -158,10 +160,13 @@ mod tests {
 
     #[test]
     fn a_partly_applied_batch_is_never_said_to_have_done_nothing() {
-        use ProposeError::{DiskFull, Overloaded, Unknown};
+        use ProposeError::{DiskFull, MemoryLimit, Overloaded, Unknown};
+        let full = MemoryLimit { used: 2, usable: 1, max: 1 };
         let code = |of: &[ProposeError], some| worst(failures(of), some).map(|error| error.code);
         assert_eq!(code(&[], true), None);
         assert_eq!(code(&[Overloaded, DiskFull], false), Some(ErrorCode::DiskFull));
+        assert_eq!(code(&[Overloaded, full.clone()], false), Some(ErrorCode::MemoryLimit));
+        assert_eq!(code(&[full], true), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(code(&[Overloaded, Unknown], false), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(code(&[Overloaded], true), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(worst(vec![Unknown.into(), reused()], true).map(|e| e.code), Some(ErrorCode::SeqReused));

@@ -55,6 +55,7 @@ impl Harness {
             bootstrap: Box::new(move || Bootstrap { settings, root }),
             snapshot_log_bytes: 1 << 20,
             max_inflight_bytes: 64 << 20,
+            max_memory_bytes: 1 << 30,
         };
         let node = runtime.block_on(Node::start(options)).unwrap();
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2).unwrap();

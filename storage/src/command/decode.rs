@@ -146,6 +146,16 @@ impl Patch<'_> {
     }
 }
 
+/// Whether applying an entry may make records grow: it sets fields, or cannot be read.
+#[must_use]
+pub fn may_grow(entry: &[u8]) -> bool {
+    match decode(entry) {
+        Ok(Command::Patches(patches)) => patches.iter().any(|(_, patch)| matches!(patch.change, Change::Upsert(_))),
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}
+
 impl Command<'_> {
     /// The collection that it concerns.
     pub(crate) fn collection(&self) -> CollectionId {

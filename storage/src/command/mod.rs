@@ -26,6 +26,7 @@ mod tests;
 
 use larder_types::ids::{CollectionId, Generation, Micros, SyncSlot};
 
+pub use decode::may_grow;
 pub use encode::{PatchEncoder, clear_sync, drop_collection, fence, sweep};
 
 /// The version of the format.

@@ -74,6 +74,28 @@ fn the_bytes_of_entries_are_fixed() {
 }
 
 #[test]
+fn only_what_sets_fields_may_grow_records() {
+    let entry = |fill: fn(&mut PatchEncoder)| {
+        let mut encoder = PatchEncoder::new(ORIGIN, 1024);
+        encoder.delete(&key("a"));
+        encoder.clear(&key("b"));
+        fill(&mut encoder);
+        encoder.finish().remove(0)
+    };
+    assert!(!may_grow(&entry(|_| {})));
+    assert!(may_grow(&entry(|encoder| encoder.upsert(&key("c"), &[]))));
+    let (collection, slot, generation) = (ORIGIN.collection, ORIGIN.slot, ORIGIN.generation);
+    let others = [
+        fence(collection, slot, generation),
+        sweep(collection, slot, generation, ExitMode::Clear, (0, 1)),
+        clear_sync(collection, slot),
+        drop_collection(collection),
+    ];
+    assert!(others.iter().all(|entry| !may_grow(entry)));
+    assert!(may_grow(b"no entry"));
+}
+
+#[test]
 fn a_batch_is_split_into_parts_that_fit() {
     let mut encoder = PatchEncoder::new(ORIGIN, 200);
     assert!(encoder.is_empty());

@@ -21,6 +21,7 @@ mod report;
 mod request;
 #[cfg(test)]
 mod stalls;
+mod storage;
 mod tally;
 mod target;
 
@@ -39,6 +40,8 @@ enum Command {
     Saturate(load::SaturateOptions),
     /// Measure larder-server and a bare hyper server side by side
     Compare(compare::Options),
+    /// Measure the storage engine in this process, beside hash tables of the same rows
+    Storage(storage::Options),
     /// Serve one fixed answer until standard input closes
     BareHyper(bare::Options),
 }
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<()> {
             let json = options.json;
             show(&on_one_thread(compare::compare(options))?, json)
         }
+        Command::Storage(options) => show(&storage::measure(&options)?, options.json),
         Command::BareHyper(options) => bare::serve(&options),
     }
 }

@@ -123,17 +123,26 @@ impl SegmentDirectory {
         entries[at].store(segment.base(), Ordering::Release);
     }
 
+    /// Where the record at a location is.
+    pub(crate) fn address(&self, location: Location) -> *const u8 {
+        self.base(location).wrapping_add(location.offset())
+    }
+
+    fn base(&self, location: Location) -> *const u8 {
+        let (chunk, at) = Self::place(location.segment());
+        let base = self.chunks[chunk].get().map_or(std::ptr::null_mut(), |chunk| chunk[at].load(Ordering::Acquire));
+        assert!(!base.is_null(), "a location leads to a segment that was published");
+        base
+    }
+
     /// The record at a location.
     ///
     /// # Safety
     /// The location was loaded from a table of this arena under an epoch guard that is held throughout `'a`, or is
     /// called by the writer, who alone retires segments.
     pub(crate) unsafe fn record<'a>(&self, location: Location) -> &'a [u8] {
-        let (chunk, at) = Self::place(location.segment());
-        let base = self.chunks[chunk].get().map_or(std::ptr::null_mut(), |chunk| chunk[at].load(Ordering::Acquire));
-        assert!(!base.is_null(), "a location leads to a segment that was published");
         // SAFETY: invariant 2 keeps the segment; the location was published after its record was written.
-        unsafe { record_at(base, location.offset()) }
+        unsafe { record_at(self.base(location), location.offset()) }
     }
 }
 

@@ -19,6 +19,11 @@ pub(crate) const MAX_CLEARS: usize = u8::MAX as usize;
 pub(crate) struct Clears(Vec<Vec<u64>>);
 
 impl Clears {
+    /// No sync was ever cleared.
+    pub(crate) const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// The log indexes of the sync's clears.
     pub(crate) fn of(&self, slot: SyncSlot) -> &[u64] {
         self.0.get(usize::from(slot.0)).map_or(&[], Vec::as_slice)

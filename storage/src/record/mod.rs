@@ -43,4 +43,4 @@ pub(crate) mod value;
 mod view;
 
 pub use dictionary::Dictionary;
-pub use view::{GroupInfo, RecordView};
+pub use view::{GroupInfo, RecordCopy, RecordView};

@@ -8,7 +8,7 @@ use larder_types::ids::{FieldId, Generation, Micros, SyncSlot};
 use super::clears::Clears;
 use super::dictionary::Dictionary;
 use super::fields::Fields;
-use super::row::{Group, Row};
+use super::row::{Group, Row, RowWriter, key_of};
 use super::value::Encoded;
 
 /// A record at one version, valid while it is being visited.
@@ -28,6 +28,26 @@ pub struct GroupInfo {
     pub updated_at: Micros,
 }
 
+/// A record of its own, copied from a lookup.
+pub struct RecordCopy(Box<[u8]>);
+
+/// A copy has no groups that a clear could make absent.
+static NO_CLEARS: Clears = Clears::none();
+
+impl RecordCopy {
+    /// The record's key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        key_of(&self.0)
+    }
+
+    /// What a lookup has shown.
+    #[must_use]
+    pub fn view(&self) -> RecordView<'_> {
+        RecordView::new(Row::of_checked(&self.0), &NO_CLEARS)
+    }
+}
+
 impl<'a> RecordView<'a> {
     pub(crate) fn new(row: Row<'a>, clears: &'a Clears) -> Self {
         Self { row, clears }
@@ -38,6 +58,16 @@ impl<'a> RecordView<'a> {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.row.version(self.clears)
+    }
+
+    /// Copies the record, to be kept after the lookup.
+    #[must_use]
+    pub fn copy(&self) -> RecordCopy {
+        let mut record = Vec::new();
+        let mut writer = RowWriter::new(self.row.key, self.version(), &mut record);
+        self.row.live(self.clears).for_each(|group| writer.group(&group));
+        assert!(writer.finish().is_some(), "a record does not grow by losing groups");
+        RecordCopy(record.into())
     }
 
     /// The syncs that have fields in the record, in order of slot.

@@ -97,12 +97,8 @@ impl Rig {
 
     /// Bytes of the records, without the table.
     fn content(&self) -> u64 {
-        self.shard.reader().stats(COLLECTION).bytes - self.table()
-    }
-
-    fn table(&self) -> u64 {
-        let counters = self.shard.state.collections[&COLLECTION].table.counters();
-        counters.table_bytes.load(std::sync::atomic::Ordering::Relaxed)
+        let stats = self.shard.reader().stats(COLLECTION);
+        stats.bytes - stats.table_bytes
     }
 
     fn assert_compact(&mut self, when: &str) {

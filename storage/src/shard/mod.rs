@@ -80,6 +80,8 @@ pub struct CollectionStats {
     /// Bytes of memory: the content of its records, and the table. What records take depends on nothing but what can be
     /// seen of them.
     pub bytes: u64,
+    /// Of these, bytes of the table.
+    pub table_bytes: u64,
     /// Records in which a sync has fields, for each slot that has any.
     pub records_of: Vec<(SyncSlot, u64)>,
 }

@@ -177,6 +177,15 @@ impl Reference {
             let expected = collection.records.get(key).map(Record::shown);
             assert_eq!(seen, expected, "key {key} of collection {id}");
         }
+        let hashed: Vec<_> = keys.iter().map(|key| (KeyHash::of(SEED, key.as_bytes()), key.as_bytes())).collect();
+        let mut next = 0;
+        reader.get_many(id, &hashed, |at, view| {
+            assert_eq!(at, next, "keys are shown in order");
+            next += 1;
+            let seen = view.map(|view| view.version());
+            assert_eq!(seen, collection.records.get(&keys[at]).map(|record| record.version), "key {}", keys[at]);
+        });
+        assert_eq!(next, keys.len());
         let stats = reader.stats(id);
         let mut records_of = BTreeMap::new();
         for slot in collection.records.values().flat_map(|record| record.groups.keys()) {
@@ -185,6 +194,7 @@ impl Reference {
         let expected = CollectionStats {
             records: collection.records.len() as u64,
             bytes: stats.bytes,
+            table_bytes: stats.table_bytes,
             records_of: records_of.into_iter().collect(),
         };
         assert_eq!(stats, expected);

@@ -84,6 +84,45 @@ fn a_record_that_is_confirmed_keeps_its_version_but_not_its_generation() {
 }
 
 #[test]
+fn many_records_are_shown_in_the_order_of_their_keys() {
+    let mut shard = shard();
+    let names: Vec<String> = (0..100).map(|number| format!("key-{number}")).collect();
+    let present: Vec<&str> = names.iter().step_by(3).map(String::as_str).collect();
+    shard.apply(5, &upsert(origin(1, 0), &present, 1)).unwrap();
+    let many = |names: &[String]| {
+        let keys: Vec<_> = names.iter().map(|name| (KeyHash::of(SEED, name.as_bytes()), name.as_bytes())).collect();
+        let mut shown = Vec::new();
+        shard.reader().get_many(COLLECTION, &keys, |at, view| shown.push((at, view.map(|view| view.version()))));
+        shown
+    };
+    // Around the size of a group, and twice the same key.
+    for count in [0, 1, 2, 15, 16, 17, 32, 100] {
+        let expected: Vec<_> = (0..count).map(|at| (at, (at % 3 == 0).then_some(5))).collect();
+        assert_eq!(many(&names[..count]), expected);
+    }
+    assert_eq!(many(&[names[3].clone(), names[3].clone()]), [(0, Some(5)), (1, Some(5))]);
+    let key = names[0].as_bytes();
+    let mut shown = Vec::new();
+    let keys = [(KeyHash::of(SEED, key), key)];
+    shard.reader().get_many(CollectionId(9), &keys, |at, view| shown.push((at, view.is_some())));
+    assert_eq!(shown, [(0, false)], "a collection that the shard does not know");
+}
+
+#[test]
+fn a_copy_shows_what_the_lookup_has_shown() {
+    let mut shard = shard();
+    shard.apply(1, &upsert(origin(1, 0), &["a"], 1)).unwrap();
+    let other = PatchOrigin { slot: SyncSlot(1), ..origin(1, 0) };
+    shard.apply(2, &upsert(other, &["a"], 2)).unwrap();
+    shard.apply(3, &clear_sync(COLLECTION, SLOT)).unwrap();
+    let copy = shard.reader().get(COLLECTION, KeyHash::of(SEED, b"a"), b"a", |view| view.copy()).unwrap();
+    shard.apply(4, &drop_collection(COLLECTION)).unwrap();
+    let mut json = Vec::new();
+    copy.view().write_json(&names(), None, &mut json);
+    assert_eq!((copy.key(), copy.view().version(), json), (&b"a"[..], 3, br#"{"f1":2}"#.to_vec()));
+}
+
+#[test]
 fn a_repeated_part_changes_nothing_and_says_what_it_did_first() {
     let mut shard = shard();
     let first = upsert(origin(1, 0), &["a"], 1);

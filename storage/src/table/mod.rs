@@ -29,6 +29,7 @@ mod directory;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod page;
+mod prefetch;
 mod published;
 pub(crate) mod word;
 pub(crate) mod writer;
@@ -42,12 +43,16 @@ use larder_types::ids::SyncSlot;
 
 use self::directory::Directory;
 use self::page::Page;
+use self::prefetch::{LINE_BYTES, prefetch};
 pub(crate) use self::published::Published;
 use self::word::{bucket_of, tag_of};
 use crate::arena::FrozenArena;
 use crate::arena::segment::SegmentDirectory;
 use crate::record::clears::Clears;
 use crate::record::row::key_of;
+
+/// Bytes of a record that are asked for ahead: most records are shorter, and of the others the first fields are there.
+const AHEAD_BYTES: usize = 4 * LINE_BYTES;
 
 /// The readers' side of a table.
 pub(crate) struct Table {
@@ -93,16 +98,32 @@ impl Root {
         hash: KeyHash,
         key: &[u8],
         arena: &'g SegmentDirectory,
-        _pinned: &'g Guard,
+        pinned: &'g Guard,
     ) -> Option<&'g [u8]> {
-        // SAFETY: the root was loaded under this guard, so by invariant 6 no page that it leads to is freed while the
-        // guard is held.
-        let page: &'g Page = unsafe { &*self.directory.page(hash) };
-        page.find(bucket_of(hash), tag_of(hash), |_, location| {
+        self.page(hash, pinned).find(bucket_of(hash), tag_of(hash), |_, location| {
             // SAFETY: the location was loaded under this guard from a page of the table that belongs to the arena.
             let record: &'g [u8] = unsafe { arena.record(location) };
             (key_of(record) == key).then_some(record)
         })
+    }
+
+    /// Asks for the memory that finding a key needs first: its bucket.
+    pub(crate) fn prefetch_bucket(&self, hash: KeyHash, pinned: &Guard) {
+        prefetch(self.page(hash, pinned).address(bucket_of(hash)));
+    }
+
+    /// Asks for the memory that finding a key needs next: the record that its bucket hints at.
+    pub(crate) fn prefetch_record(&self, hash: KeyHash, arena: &SegmentDirectory, pinned: &Guard) {
+        if let Some(location) = self.page(hash, pinned).hint(bucket_of(hash), tag_of(hash)) {
+            let record = arena.address(location);
+            (0..AHEAD_BYTES).step_by(LINE_BYTES).for_each(|line| prefetch(record.wrapping_add(line)));
+        }
+    }
+
+    fn page<'g>(&'g self, hash: KeyHash, _pinned: &'g Guard) -> &'g Page {
+        // SAFETY: the root was loaded under this guard, so by invariant 6 no page that it leads to is freed while the
+        // guard is held.
+        unsafe { &*self.directory.page(hash) }
     }
 }
 

@@ -104,6 +104,17 @@ impl Page {
         None
     }
 
+    /// Where a bucket is.
+    pub(crate) fn address(&self, bucket: usize) -> *const u8 {
+        (&raw const self.buckets[bucket]).cast()
+    }
+
+    /// The first location in a bucket with this tag: most likely the one that is looked for.
+    pub(crate) fn hint(&self, bucket: usize, tag: u16) -> Option<Location> {
+        let words = (0..SLOTS).map(|word| self.load(Slot { bucket, word }));
+        words.filter(|word| word.tag() == tag).find_map(Word::location)
+    }
+
     /// Adds an entry that the page does not have yet, and tells how many buckets have begun to overflow for it; `None`
     /// if the page is full. For the writer.
     pub(crate) fn insert(&self, home: usize, word: Word) -> Option<usize> {
@@ -178,6 +189,16 @@ mod tests {
         assert_eq!(found(&page, 511, 7), (0..9).map(location).collect::<Vec<_>>());
         assert_eq!(found(&page, 0, 7), [location(8)], "the last bucket spills into the first");
         assert_eq!(page.insert(511, Word::new(7, location(9))), Some(0), "the bit was set already");
+    }
+
+    #[test]
+    fn the_hint_is_the_first_entry_with_the_tag() {
+        let page = Page::new();
+        assert_eq!(page.hint(3, 0), None, "an empty word has no tag");
+        for (number, tag) in [(0, 5), (1, 7), (2, 7)] {
+            page.insert(3, Word::new(tag, location(number))).unwrap();
+        }
+        assert_eq!([5, 6, 7].map(|tag| page.hint(3, tag)), [Some(location(0)), None, Some(location(1))]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! CSV files: comma-separated, quoted with `"`, with a header line. An empty cell is null.
+//! CSV files: comma-separated, quoted with `"`, with a header line. An empty cell is null; a quote that is not closed,
+//! or is not the end of its cell, is an error.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,18 +9,32 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_csv::reader::Format;
 use arrow_csv::{Reader, ReaderBuilder};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
 
 use super::columns::{TextColumn, field, misfit};
 use super::infer::{Guess, SAMPLE_ROWS, type_of_text};
+use super::quotes::QuoteCheck;
 use super::{BATCH_ROWS, Batches, SourceError};
 use crate::project::ColumnType;
 
+fn open(file: &Path) -> Result<QuoteCheck<File>, SourceError> {
+    File::open(file).map(QuoteCheck::new).map_err(|error| SourceError::file(file, error))
+}
+
+/// What the reader says, without its own words around what the file or the check of the quotes said.
+fn fault(file: &Path, error: ArrowError) -> SourceError {
+    match error {
+        ArrowError::IoError(_, error) => SourceError::file(file, error),
+        ArrowError::CsvError(reason) => SourceError::file(file, reason),
+        error => SourceError::file(file, error),
+    }
+}
+
 /// The names in the header line.
 pub(super) fn header(file: &Path) -> Result<Vec<String>, SourceError> {
-    let opened = File::open(file).map_err(|error| SourceError::file(file, error))?;
+    let opened = open(file)?;
     let format = Format::default().with_header(true);
-    let (schema, _) = format.infer_schema(opened, Some(0)).map_err(|error| SourceError::file(file, error))?;
+    let (schema, _) = format.infer_schema(opened, Some(0)).map_err(|error| fault(file, error))?;
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     if names.is_empty() || names.iter().any(String::is_empty) {
         return Err(SourceError::file(file, "the first line must name every column"));
@@ -31,7 +46,7 @@ pub(super) fn header(file: &Path) -> Result<Vec<String>, SourceError> {
 pub(super) fn sample(file: &Path, header: &[String], guesses: &mut [Guess]) -> Result<(), SourceError> {
     let mut left = SAMPLE_ROWS;
     for batch in texts(file, header, (0..header.len()).collect())? {
-        let batch = batch.map_err(|error| SourceError::file(file, error))?;
+        let batch = batch.map_err(|error| fault(file, error))?;
         for (column, guess) in batch.columns().iter().zip(guesses.iter_mut()) {
             for text in column.as_string::<i32>().iter().take(left).flatten() {
                 guess.see(type_of_text(text), ColumnType::String);
@@ -60,19 +75,19 @@ pub(super) fn batches(file: &Path, wanted: &[(String, ColumnType)]) -> Result<Ba
     let schema = Schema::new(columns.iter().map(|(name, kind)| field(name, *kind)).collect::<Vec<_>>());
     let mut typing = Typing { file: file.to_path_buf(), schema: Arc::new(schema), columns, rows: 0 };
     let file = file.to_path_buf();
-    Ok(Box::new(texts.map(move |batch| typing.convert(&batch.map_err(|error| SourceError::file(&file, error))?))))
+    Ok(Box::new(texts.map(move |batch| typing.convert(&batch.map_err(|error| fault(&file, error))?))))
 }
 
 /// The rows as they stand in the file, every column a text, in the columns at these positions of the header.
-fn texts(file: &Path, header: &[String], positions: Vec<usize>) -> Result<Reader<File>, SourceError> {
-    let opened = File::open(file).map_err(|error| SourceError::file(file, error))?;
+fn texts(file: &Path, header: &[String], positions: Vec<usize>) -> Result<Reader<QuoteCheck<File>>, SourceError> {
+    let opened = open(file)?;
     let fields: Vec<Field> = header.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
     ReaderBuilder::new(Arc::new(Schema::new(fields)))
         .with_header(true)
         .with_batch_size(BATCH_ROWS)
         .with_projection(positions)
         .build(opened)
-        .map_err(|error| SourceError::file(file, error))
+        .map_err(|error| fault(file, error))
 }
 
 /// Turns batches of texts into batches of types.

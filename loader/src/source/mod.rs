@@ -21,6 +21,7 @@ mod infer;
 mod ndjson_file;
 mod parquet_file;
 mod query;
+mod quotes;
 mod scratch;
 mod table;
 #[cfg(test)]

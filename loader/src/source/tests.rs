@@ -221,6 +221,24 @@ fn csv_value_that_does_not_fit_fails_the_stream_with_its_row() {
 }
 
 #[test]
+fn csv_with_a_quote_out_of_place_fails_instead_of_losing_rows() {
+    let mut room = Room::new();
+    room.table("t", "a.csv", FileFormat::Csv);
+    for (text, line) in [
+        ("id,v\n1,a\n2,\"b\n3,c\n".to_owned(), 3),
+        ("id,v\n1,a\n2,\"b\n3,\"c\"\n".to_owned(), 3),
+        ("\"id,v\n1,a\n".to_owned(), 1),
+        // Far behind what the types are guessed from and what is read at once.
+        (format!("id,v\n{}1,\"b\n1,a\n", "1,a\n".repeat(20_000)), 20_002),
+    ] {
+        room.write("a.csv", &text);
+        let error = error_of(room.open_table("t"));
+        assert!(error.contains(&format!("a.csv: line {line}: a cell that begins with")), "{error}");
+        assert!(error_of(room.open_sql("SELECT * FROM t")).contains(&format!("a.csv: line {line}: ")));
+    }
+}
+
+#[test]
 fn csv_with_a_line_of_another_length_fails() {
     let mut room = Room::new();
     room.table("t", "a.csv", FileFormat::Csv);

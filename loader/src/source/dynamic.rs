@@ -8,7 +8,7 @@
 //! | REAL, or INTEGER and REAL | `Float64` |
 //! | TEXT, or TEXT and numbers | `Utf8`, numbers as text |
 //! | BLOB | `Binary`; beside anything else it is an error |
-//! | none | as declared, or as `CAST` says; else `Null` |
+//! | none | as declared, or as `CAST` says; else `Null`, also for a BLOB if there is no row |
 //!
 //! A later value that the column cannot hold whole is an error, never a conversion.
 
@@ -50,6 +50,12 @@ impl Kind {
         } else {
             Self::Null
         }
+    }
+
+    /// What is known where no value has been seen. SQLite says BLOB of every column without a declared type, whatever
+    /// is in it, so that is as good as nothing.
+    pub(super) fn without_values(self) -> Self {
+        if self == Self::Blob { Self::Null } else { self }
     }
 
     fn of(value: Type) -> Self {

@@ -143,7 +143,9 @@ fn kinds(connection: &Connection, select: &Select) -> rusqlite::Result<Vec<Kind>
 
 /// The columns of a statement as far as they are known without running it.
 pub(super) fn describe(connection: &mut Connection, select: &Select) -> Result<SchemaRef, SourceError> {
-    Ok(schema(&check(connection, select)?.columns))
+    let mut shape = check(connection, select)?;
+    shape.columns.iter_mut().for_each(|(_, kind)| *kind = kind.without_values());
+    Ok(schema(&shape.columns))
 }
 
 fn schema(columns: &[(String, Kind)]) -> SchemaRef {
@@ -302,6 +304,8 @@ impl Reading {
             }
             if seen != Kind::Null {
                 *kind = seen;
+            } else if first.is_empty() {
+                *kind = kind.without_values();
             }
         }
         Ok(())

@@ -516,6 +516,28 @@ fn sqlite_tables_and_statements_are_read() {
 }
 
 #[test]
+fn columns_without_a_declared_type_are_of_no_type_until_there_are_values() {
+    let room = Room::new();
+    let spec = database(&room, "CREATE TABLE t (id, a, n INTEGER); CREATE VIEW v AS SELECT id, a, n FROM t;");
+    let all = || [Model::Table("t".to_owned()), Model::Table("v".to_owned()), sql("SELECT * FROM t")];
+    for model in all() {
+        let schema = describe(&spec, &model).unwrap();
+        assert_eq!(
+            schema.fields().iter().map(|field| field.data_type()).collect::<Vec<_>>(),
+            [&DataType::Null, &DataType::Null, &DataType::Int64]
+        );
+        let stream = room.open(&spec, &model).unwrap();
+        assert_eq!(types(&stream), [DataType::Null, DataType::Null, DataType::Int64]);
+    }
+    Connection::open(room.path("w.db")).unwrap().execute_batch("INSERT INTO t VALUES ('x', x'00', 1)").unwrap();
+    for model in all() {
+        assert_eq!(describe(&spec, &model).unwrap().field(0).data_type(), &DataType::Null);
+        let stream = room.open(&spec, &model).unwrap();
+        assert_eq!(types(&stream), [DataType::Utf8, DataType::Binary, DataType::Int64]);
+    }
+}
+
+#[test]
 fn file_that_is_no_database_is_refused() {
     let room = Room::new();
     room.write("text.db", "this is not a database, but long enough to look at");

@@ -165,7 +165,7 @@ impl<'a> Encoded<'a> {
             FLOAT => Value::Float(self.float()),
             DECIMAL | CENTS => {
                 let (mantissa, scale) = self.decimal();
-                Value::Decimal(Decimal::new(mantissa, scale).map_err(|_| Malformed("a decimal's scale is too large"))?)
+                Value::Decimal(Decimal::new(mantissa, scale).map_err(|_| Malformed("a decimal has too many digits"))?)
             }
             MICROS | SECONDS => Value::Timestamp(self.micros()),
             DATE => Value::Date(self.days()),
@@ -358,7 +358,7 @@ pub(crate) mod tests {
             (i64::MAX.unsigned_abs() + 1..=u64::MAX).prop_map(Value::UInt),
             prop_oneof![proptest::num::f64::NORMAL | proptest::num::f64::ZERO, (-9i16..9).prop_map(f64::from)]
                 .prop_map(Value::Float),
-            ((any::<i128>(), 0u32..128), 0u8..=38)
+            ((1 - 10i128.pow(38)..10i128.pow(38), 0u32..128), 0u8..=38)
                 .prop_map(|((mantissa, shift), scale)| Value::Decimal(Decimal::new(mantissa >> shift, scale).unwrap())),
             text.prop_map(Value::String),
             proptest::collection::vec(any::<u8>(), 0..40).prop_map(Value::Binary),
@@ -391,7 +391,7 @@ pub(crate) mod tests {
             (Value::Int(i64::MIN), 9),
             (Value::Float(1.5), 3),
             (cents(3350), 3),
-            (cents(i128::MAX), 17),
+            (cents(10i128.pow(38) - 1), 17),
             (Value::Decimal(Decimal::new(1, 3).unwrap()), 3),
             (Value::Timestamp(1_357_017_300_000_000), 5),
             (Value::Timestamp(1_357_017_300_250_000), 8),

@@ -15,6 +15,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use larder_types::api::{Counts, OpenRun, RunKind as WireKind};
+use larder_types::names::SyncName;
 use larder_types::patch::{ExitMode, Op};
 use larder_types::time::write_timestamp;
 use tokio::runtime::Runtime;
@@ -111,6 +112,17 @@ pub(super) fn execute(setup: Setup<'_>, state: State, sync: SyncState) -> Result
     };
     let result = run.attempt();
     run.finish(result)
+}
+
+/// Enters a run that failed before it could begin into the history. One that another loader kept out is no run.
+pub(super) fn not_begun(state: &State, sync: &SyncName, full: bool, error: RunError) -> RunError {
+    let RunError::Failed { message, report } = error else { return error };
+    let kind = if full { RunKind::Full } else { RunKind::Delta };
+    let message = match state.database.failed_to_begin(&new_id(), sync, kind, &now(), &message) {
+        Ok(()) => message,
+        Err(error) => format!("{message}; then the state could not be written: {error}"),
+    };
+    RunError::Failed { message, report }
 }
 
 impl Execution<'_> {

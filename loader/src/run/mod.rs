@@ -21,7 +21,7 @@ pub use report::{
     ExitClass, HistoryEntry, Outcome, PlanReport, Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample,
 };
 
-use self::execute::{Setup, execute};
+use self::execute::{Setup, execute, not_begun};
 use self::prepare::Tuning;
 use crate::mapping::{self, Mapping, Problem};
 use crate::project::{Project, SyncSpec};
@@ -142,7 +142,8 @@ pub fn plan(
 ) -> Result<PlanReport, RunError> {
     let began = Instant::now();
     let spec = find(project, sync)?;
-    let (_, held, _) = hold(project, sync, options.full)?;
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    let (held, _) = hold(&state, sync, options.full)?;
     progress.phase(Phase::Reading, None);
     let (rows, mapping) = open(project, spec)?;
     let mut plan = plan::plan(spec, &mapping, &held, rows, options, progress)
@@ -175,7 +176,9 @@ fn run_tuned(
     let spec = find(project, sync)?;
     let client =
         Client::new(&project.cluster, spec, tuning.retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
-    let (state, held, interrupted) = hold(project, sync, options.full)?;
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    let (held, interrupted) =
+        hold(&state, sync, options.full).map_err(|error| not_begun(&state, sync, options.full, error))?;
     let notes = interrupted.iter().map(note_of_interrupted).collect();
     let setup = Setup { project, spec, options, progress, tuning, client, notes, began };
     execute(setup, state, held)
@@ -207,10 +210,9 @@ fn find<'a>(project: &'a Project, sync: &SyncName) -> Result<&'a SyncSpec, RunEr
     })
 }
 
-fn hold(project: &Project, sync: &SyncName, full: bool) -> Result<(State, SyncState, Option<Interrupted>), RunError> {
-    let state = State::open(&project.state_dir).map_err(failed)?;
+fn hold(state: &State, sync: &SyncName, full: bool) -> Result<(SyncState, Option<Interrupted>), RunError> {
     match state.hold(sync, full) {
-        Ok((held, interrupted)) => Ok((state, held, interrupted)),
+        Ok(held) => Ok(held),
         Err(StateError::Locked(sync)) => Err(RunError::Locked(sync)),
         Err(error @ (StateError::Journal(_) | StateError::Snapshot(_))) => Err(RunError::Failed {
             message: format!("{error}; `larder-loader run {sync} --full` sends every row and makes a new state"),
@@ -234,6 +236,13 @@ fn open(project: &Project, spec: &SyncSpec) -> Result<(RowStream, Mapping), RunE
 }
 
 fn note_of_interrupted(run: &Interrupted) -> String {
+    if run.is_unknown {
+        return format!(
+            "run {} was cut off, and what it sent is not known, because its record is damaged; this full run \
+             sends every row",
+            run.run
+        );
+    }
     if run.sent == 0 {
         return format!("run {} was cut off before it sent anything", run.run);
     }

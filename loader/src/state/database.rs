@@ -168,6 +168,28 @@ impl Database {
         Ok(())
     }
 
+    /// Records a run that failed before it could begin.
+    pub(crate) fn failed_to_begin(
+        &self,
+        id: &str,
+        sync: &SyncName,
+        kind: RunKind,
+        now: &str,
+        error: &str,
+    ) -> Result<(), StateError> {
+        let insert = "INSERT INTO runs (id, sync, kind, state, error, started_at, ended_at)
+            VALUES (?1, ?2, ?3, 'failed', ?4, ?5, ?5)";
+        let values = params![id, sync.as_str(), kind.as_str(), error, now];
+        self.connection.execute(insert, values).map(drop).map_err(self.failed())
+    }
+
+    /// Marks a run as cut off although its journal is not part of the state. It stays `running`, so that the next run
+    /// finds it again.
+    pub(crate) fn cut_off(&self, id: &str) -> Result<(), StateError> {
+        let update = "UPDATE runs SET reason = 'interrupted' WHERE id = ?1";
+        self.connection.execute(update, [id]).map(drop).map_err(self.failed())
+    }
+
     /// Records the numbers of a run that goes on, so that they are there if it does not end.
     pub(crate) fn planned(&self, id: &str, rows: RowCounts, reason: Option<&str>) -> Result<(), StateError> {
         let update = "UPDATE runs SET reason = :reason, read = :read, added = :added, changed = :changed,
@@ -246,7 +268,9 @@ impl Database {
 
     /// The newest runs first.
     pub(crate) fn history(&self, sync: Option<&SyncName>, limit: usize) -> Result<Vec<HistoryEntry>, StateError> {
-        let query = "SELECT id, sync, kind, state, reason, error, started_at, ended_at, read, added, changed, removed,
+        let query = "SELECT id, sync, kind,
+            CASE WHEN state = 'running' AND reason = 'interrupted' THEN 'partial' ELSE state END,
+            reason, error, started_at, ended_at, read, added, changed, removed,
             unchanged, rejected, sent, acknowledged, batches, bytes FROM runs
             WHERE ?1 IS NULL OR sync = ?1 ORDER BY rowid DESC LIMIT ?2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);

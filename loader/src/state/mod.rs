@@ -97,6 +97,8 @@ pub(crate) struct Interrupted {
     pub(crate) sent: u64,
     /// Rows of those whose acknowledgement was heard.
     pub(crate) acknowledged: u64,
+    /// True if what was recorded of it is damaged: what it sent is not known, and the numbers are 0.
+    pub(crate) is_unknown: bool,
 }
 
 /// What a journal made of the state.
@@ -125,6 +127,7 @@ impl State {
 
     /// Takes hold of a sync. If a run of it did not end, its journal is worked into the state first; if that fails
     /// and `full` says that the next run sends everything anyway, the state is marked as not to be relied on instead.
+    /// Without `full` the run is marked as cut off, and everything else is left as it is.
     ///
     /// # Errors
     /// [`StateError::Locked`] if another process holds it; otherwise what failed.
@@ -147,16 +150,22 @@ impl State {
 
     fn finish_interrupted(&self, state: &mut SyncState, full: bool) -> Result<Option<Interrupted>, StateError> {
         let Some(run) = self.database.running(&state.name)? else { return Ok(None) };
+        let mut is_unknown = false;
         let merged = match state.merge(&run) {
             Err(StateError::Journal(_) | StateError::Snapshot(_)) if full => {
                 self.database.distrust(&state.name, ResendReason::StateDamaged)?;
+                is_unknown = true;
                 Merged { snapshot: state.row.snapshot, settled: false, sent: 0, acknowledged: 0 }
             }
-            merged => merged?,
+            Err(error) => {
+                self.database.cut_off(&run)?;
+                return Err(error);
+            }
+            Ok(merged) => merged,
         };
         self.database.close_interrupted(&run, &state.name, merged)?;
         state.row = self.database.sync(&state.name)?;
-        Ok(Some(Interrupted { run, sent: merged.sent, acknowledged: merged.acknowledged }))
+        Ok(Some(Interrupted { run, sent: merged.sent, acknowledged: merged.acknowledged, is_unknown }))
     }
 }
 

@@ -201,7 +201,19 @@ fn a_damaged_journal_is_an_error_that_a_full_run_heals() {
         |full| run_tuned(&project, &sync_name(), RunOptions { full, ..RunOptions::default() }, &Silent, world.tuning);
     let message = run(false).unwrap_err().to_string();
     assert!(message.contains("journal") && message.contains("run s --full"), "{message}");
-    assert_eq!(run(true).unwrap().sent, 9);
+    let listed = || -> Vec<(String, Option<String>, Option<String>)> {
+        let entries = history(&project, None, 9).unwrap();
+        entries.into_iter().map(|entry| (entry.state, entry.reason, entry.error)).collect()
+    };
+    let cut_off = ("partial".to_owned(), Some("interrupted".to_owned()), None);
+    let failed = ("failed".to_owned(), None, Some(message.clone()));
+    assert_eq!(listed(), [failed.clone(), cut_off.clone()]);
+    // The killed run must stay known: its journal still counts.
+    assert_eq!(run(false).unwrap_err().to_string(), message);
+    let report = run(true).unwrap();
+    assert_eq!(report.sent, 9);
+    assert!(report.notes[0].contains("what it sent is not known"), "{:?}", report.notes);
+    assert_eq!(listed()[1..], [failed.clone(), failed, cut_off]);
     assert_eq!(cluster.records(), expected(&rows(0..9)));
     assert_eq!(run(false).unwrap().sent, 0);
 }

@@ -43,6 +43,13 @@ fn read_cluster(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>
     let url = url.and_then(|node| sheet.parsed(node, "cluster.url", check_url));
     let key = key.and_then(|node| match node.content {
         Content::Text { text, from_variable } => {
+            // A key read from a file brings the line's end along.
+            let text = text.trim_end().to_owned();
+            if !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+                let message = "`cluster.key` holds a character that is not printable ASCII, which no request can carry";
+                sheet.report(node.line, message);
+                return None;
+            }
             if text.is_empty() {
                 let message = "`cluster.key` is empty: syncs can be validated and planned, but not run";
                 warnings.push((node.line, message.to_owned()));

@@ -306,6 +306,21 @@ fn wrong_sources_and_settings_are_reported() {
 }
 
 #[test]
+fn a_key_is_taken_without_its_line_end_and_refused_if_no_request_can_carry_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("larder.yml"), LARDER).unwrap();
+    let with_key = |key: &str| load(folder.path(), &|_| Some(key.to_owned()));
+    for (key, expected) in [("k-1\n", "k-1"), ("k-1 \r\n", "k-1"), ("\n", "")] {
+        assert_eq!(with_key(key).unwrap().cluster.key.0, expected);
+    }
+    for key in ["k\n1", "k\u{e9}y", "k\0"] {
+        let found = with_key(key).unwrap_err().to_string();
+        assert!(found.starts_with("larder.yml:1: `cluster.key` holds a character"), "{found}");
+        assert!(!found.contains(key), "{found}");
+    }
+}
+
+#[test]
 fn problems_of_all_files_are_reported_at_once() {
     let found = problems(&[
         ("larder.yml", "cluster: {url: x, key: \"${ONE}${TWO}\"}\nfoo: 1\n"),

@@ -66,7 +66,15 @@ impl Node {
             return Ok(Self { line: 1, content: Content::Null });
         }
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let message = error.to_string();
+            let message = match &error {
+                // The parser's own words name its options.
+                serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                    format!("the key `{key}` is there twice")
+                }
+                serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice".to_owned(),
+                serde_saphyr::Error::BinaryNotUtf8 { .. } => "what `!!binary` holds is no text".to_owned(),
+                _ => error.to_string(),
+            };
             let Some(place) = error.location() else { return SyntaxError { line: None, message } };
             // The parser ends its messages with the place, which is reported beside the message.
             let suffix = format!(" at line {}, column {}", place.line(), place.column());
@@ -216,6 +224,18 @@ mod tests {
         assert_eq!((entries[0].line, entries[1].line), (2, 3));
         let Content::List(items) = &entries[1].node.content else { panic!("not a list") };
         assert_eq!((items[0].line, items[1].line), (4, 5));
+    }
+
+    #[test]
+    fn messages_do_not_speak_of_the_parser() {
+        for (yaml, expected) in [
+            ("a: 1\nb: 2\na: 3\n", "the key `a` is there twice"),
+            ("x: {a: 1, a: 2}", "the key `a` is there twice"),
+            ("a: !!binary \"/w==\"\n", "what `!!binary` holds is no text"),
+        ] {
+            let error = Node::parse(yaml).map(|_| ()).unwrap_err();
+            assert_eq!(error.message, expected);
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Sheet {
         match node.content {
             Content::UInt(number) => Some(number),
             Content::Int(number) if number >= 0 => number.try_into().ok(),
-            _ => self.expected(&node, what, "an integer that is not negative"),
+            _ => self.expected_number(&node, what, "an integer that is not negative"),
         }
     }
 
@@ -147,13 +147,25 @@ impl Sheet {
         };
         match percent.filter(|percent| (0.0..=100.0).contains(percent)) {
             Some(percent) => Some(percent),
-            None => self.expected(&node, what, "a number from 0 to 100"),
+            None => self.expected_number(&node, what, "a number from 0 to 100"),
         }
     }
 
     /// Notes that something else was expected of a key.
     pub(super) fn expected<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
         self.unexpected(node, &format!("`{key}` must be {expected}"))
+    }
+
+    /// Notes that another number was expected of a key. A number shows no secret: what variables bring are texts.
+    fn expected_number<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
+        let number = match node.content {
+            Content::Int(number) => number.to_string(),
+            Content::UInt(number) => number.to_string(),
+            Content::Float(number) => number.to_string(),
+            _ => return self.expected(node, key, expected),
+        };
+        self.report(node.line, format!("`{key}` must be {expected}, not {number}"));
+        None
     }
 
     fn unexpected<T>(&mut self, node: &Node, rule: &str) -> Option<T> {

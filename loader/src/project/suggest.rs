@@ -17,7 +17,7 @@ pub(crate) fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Cl
         return format!("did you mean `{near}`?");
     }
     let all: Vec<String> = known.into_iter().map(|known| format!("`{known}`")).collect();
-    if all.is_empty() { "there is none".to_owned() } else { format!("known: {}", all.join(", ")) }
+    if all.is_empty() { "none is defined".to_owned() } else { format!("known: {}", all.join(", ")) }
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours that lead from one word to the other.
@@ -54,6 +54,6 @@ mod tests {
         assert_eq!(nearest("kye", known), Some("key"));
         assert_eq!(nearest("guard", known), None);
         assert_eq!(hint("guard", ["a", "b"]), "known: `a`, `b`");
-        assert_eq!(hint("guard", [] as [&str; 0]), "there is none");
+        assert_eq!(hint("guard", [] as [&str; 0]), "none is defined");
     }
 }

@@ -233,8 +233,9 @@ fn wrong_values_are_reported_with_file_line_and_key() {
         ("fields: {f: {list: [3]}}", "`f` must be a column's name or a mapping"),
         ("fields: {\"a\\tb\": c}", "field `a\tb`: a field name may not hold"),
         ("guard: 10", "`guard` must be a mapping, not an integer"),
-        ("guard: {min_rows: -1}", "`min_rows` must be an integer that is not negative, not an integer"),
-        ("guard: {max_removed: {percent: 101}}", "`percent` must be a number from 0 to 100"),
+        ("guard: {min_rows: -5}", "`min_rows` must be an integer that is not negative, not -5"),
+        ("guard: {min_rows: 1.5}", "`min_rows` must be an integer that is not negative, not 1.5"),
+        ("guard: {max_removed: {percent: 101}}", "`percent` must be a number from 0 to 100, not 101"),
         ("guard: {max_removed: {rows: many}}", "`rows` must be an integer that is not negative, not a text"),
         ("key: ${MISSING}", "the environment variable MISSING is not set"),
         ("key: \"${{ row }}\"", "`${` must begin"),
@@ -299,6 +300,11 @@ fn wrong_sources_and_settings_are_reported() {
             "syncs/s.yml",
             "source: warehouse\nmodel: usag\n",
             "there is no model `usag` (models/usag.sql); did you mean `usage`?",
+        ),
+        (
+            "larder.yml",
+            "cluster: {url: \"http://a\", key: k}\nstate: x\nstate: y\n",
+            "larder.yml:3: the key `state` is there twice",
         ),
     ] {
         assert_problem(name, text, expected);

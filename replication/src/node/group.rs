@@ -95,7 +95,11 @@ impl Group {
         loop {
             let now = metrics.borrow_watched().current_leader;
             if now != leader {
-                tracing::info!(group = %self.id, leader = ?now, "the group's leader changed");
+                // Every group finds its first leader at every start; only what comes after that is news.
+                match leader {
+                    None => tracing::debug!(group = %self.id, leader = ?now, "the group has a leader"),
+                    Some(_) => tracing::info!(group = %self.id, leader = ?now, "the group's leader changed"),
+                }
                 leader = now;
             }
             if metrics.changed().await.is_err() {

@@ -91,16 +91,15 @@ impl Group {
     /// Follows the group until it ends, which it must not do by itself.
     pub(crate) async fn watch(self, failure: Failure) {
         let mut metrics = self.raft.server_metrics();
-        let mut leader = None;
+        let (mut leader, mut had_leader) = (None, false);
         loop {
             let now = metrics.borrow_watched().current_leader;
             if now != leader {
                 // Every group finds its first leader at every start; only what comes after that is news.
-                match leader {
-                    None => tracing::debug!(group = %self.id, leader = ?now, "the group has a leader"),
-                    Some(_) => tracing::info!(group = %self.id, leader = ?now, "the group's leader changed"),
+                if had_leader {
+                    tracing::info!(group = %self.id, leader = ?now, "the group's leader changed");
                 }
-                leader = now;
+                (leader, had_leader) = (now, true);
             }
             if metrics.changed().await.is_err() {
                 break;

@@ -32,7 +32,6 @@ use larder_types::decimal::Decimal;
 #[cfg(test)]
 use larder_types::json::Fragment;
 use larder_types::json::{needs_escape, write_string};
-use larder_types::limits::MAX_DECIMAL_SCALE;
 use larder_types::time::{write_date, write_timestamp};
 use larder_types::value::Value;
 
@@ -135,8 +134,8 @@ impl<'a> Encoded<'a> {
             INT => size <= 8 && is_trimmed(self.payload),
             UINT => size == 8 && self.number() > i64::MAX.unsigned_abs(),
             FLOAT => size <= 8 && is_trimmed(self.payload),
-            DECIMAL => self.payload[0] <= MAX_DECIMAL_SCALE && self.payload[0] != CENTS_SCALE && self.is_mantissa(),
-            CENTS => self.is_mantissa(),
+            DECIMAL => self.payload[0] != CENTS_SCALE && self.is_decimal(),
+            CENTS => self.is_decimal(),
             MICROS => size <= 8 && is_trimmed(self.payload) && unfold(self.number()) % MICROS_PER_SECOND != 0,
             SECONDS => {
                 size <= 6 && is_trimmed(self.payload) && unfold(self.number()).checked_mul(MICROS_PER_SECOND).is_some()
@@ -228,6 +227,11 @@ impl<'a> Encoded<'a> {
 
     fn mantissa(self) -> &'a [u8] {
         if self.kind() == CENTS { self.payload } else { &self.payload[1..] }
+    }
+
+    fn is_decimal(self) -> bool {
+        let (mantissa, scale) = self.decimal();
+        self.is_mantissa() && Decimal::new(mantissa, scale).is_ok()
     }
 
     fn is_mantissa(self) -> bool {

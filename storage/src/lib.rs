@@ -4,6 +4,7 @@
 mod arena;
 pub mod command;
 pub mod disk;
+mod little_endian;
 pub mod log;
 pub mod record;
 pub mod shard;

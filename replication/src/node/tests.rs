@@ -70,6 +70,16 @@ struct Running {
 }
 
 impl Running {
+    /// Nobody attends to intents, snapshots and the like any more.
+    fn stop_tasks(&self) {
+        let tasks = std::mem::take(&mut *self.node.tasks.lock().unwrap());
+        self.run(async {
+            for task in tasks {
+                task.stop().await;
+            }
+        });
+    }
+
     fn new(disk: &FakeDisk) -> Self {
         Self::with(disk, 64 << 20)
     }
@@ -416,13 +426,8 @@ fn an_intent_left_over_is_carried_out_after_a_restart() {
     let disk = FakeDisk::new();
     let node = Running::new(&disk);
     node.define(ExitMode::Keep);
-    // Nobody attends to intents any more, as if the node were killed at once.
-    let tasks = std::mem::take(&mut *node.node.tasks.lock().unwrap());
-    node.run(async {
-        for task in tasks {
-            task.stop().await;
-        }
-    });
+    // As if the node were killed at once.
+    node.stop_tasks();
     let (generation, intent) = node.propose_open("one", RunKind::Delta);
     assert_eq!(node.node.executor.pending(), 1);
     drop(node);
@@ -680,12 +685,7 @@ fn an_intent_that_fails_is_told_and_carried_out_later() {
     let disk = FakeDisk::new();
     let node = Running::new(&disk);
     node.define(ExitMode::Keep);
-    let tasks = std::mem::take(&mut *node.node.tasks.lock().unwrap());
-    node.run(async {
-        for task in tasks {
-            task.stop().await;
-        }
-    });
+    node.stop_tasks();
     let (generation, intent) = node.propose_open("one", RunKind::Delta);
     disk.set_capacity(Some(disk.used()));
     let fill = |seq| node.run(node.node.propose(shard_of("N1"), patch(Generation(0), seq, "N1", 2)));

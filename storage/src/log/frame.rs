@@ -32,6 +32,7 @@ use bytes::Bytes;
 use larder_types::ids::{GroupId, ReplicaId};
 
 use super::{EntryKind, LogEntry, LogId, Vote};
+use crate::little_endian::{u32_at, u64_at};
 
 /// Bytes of a frame before its payload.
 pub(super) const HEADER_BYTES: usize = 40;
@@ -174,18 +175,4 @@ const fn kind_of(flags: u8) -> Option<EntryKind> {
         2 => Some(EntryKind::Membership),
         _ => None,
     }
-}
-
-/// The number at this place, which must be inside.
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut number = [0; 4];
-    number.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(number)
-}
-
-/// The number at this place, which must be inside.
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut number = [0; 8];
-    number.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(number)
 }

@@ -41,9 +41,10 @@ use std::path::{Path, PathBuf};
 
 use larder_types::ids::{GroupId, ReplicaId};
 
-use super::frame::{self, ALIGNMENT, u32_at, u64_at};
+use super::frame::{self, ALIGNMENT};
 use super::{GroupState, LogEntry, LogId, Vote};
 use crate::disk::DiskFile;
+use crate::little_endian::{u32_at, u64_at};
 
 /// Bytes before the checkpoint.
 pub(super) const HEADER_BYTES: usize = 4096;

@@ -37,7 +37,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use larder_types::ids::{CollectionId, ShardId, SyncSlot};
+use larder_types::ids::{ShardId, SyncSlot};
 
 pub use self::frozen::FrozenShard;
 pub use self::reader::ShardReader;
@@ -158,8 +158,8 @@ impl Shard {
     }
 
     /// The collections of which this shard holds anything.
-    #[must_use]
-    pub fn collections(&self) -> Vec<CollectionId> {
+    #[cfg(test)]
+    pub(crate) fn collections(&self) -> Vec<larder_types::ids::CollectionId> {
         self.state.collections().collect()
     }
 }

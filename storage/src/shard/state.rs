@@ -82,6 +82,7 @@ impl State {
         self.applied.store(index, Ordering::Release);
     }
 
+    #[cfg(test)]
     pub(crate) fn collections(&self) -> impl Iterator<Item = CollectionId> + '_ {
         self.collections.keys().copied()
     }

@@ -1,7 +1,7 @@
 //! What a shard promises, one promise at a time. The model tests check them all together.
 
 use larder_types::hash::KeyHash;
-use larder_types::ids::{FieldId, Generation, Micros};
+use larder_types::ids::{CollectionId, FieldId, Generation, Micros};
 use larder_types::key::Key;
 use larder_types::limits::MAX_RECORD_BYTES;
 use larder_types::patch::ExitMode;

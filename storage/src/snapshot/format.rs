@@ -42,6 +42,8 @@ use std::ops::Range;
 
 use larder_types::ids::GroupId;
 
+use crate::little_endian::{u32_at, u64_at};
+
 /// Longest block.
 pub const MAX_BLOCK_BYTES: usize = 1 << 20;
 
@@ -207,18 +209,6 @@ fn verify_footer(bytes: &[u8]) -> Result<(usize, usize), Damage> {
         return Err((trailer_at as u64, "header and footer are of two files"));
     }
     Ok((table, trailer_at))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut number = [0; 4];
-    number.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(number)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut number = [0; 8];
-    number.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(number)
 }
 
 /// A number of 4 or 8 bytes as a length. One that is too great for this machine is greater than any file.

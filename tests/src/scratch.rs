@@ -6,10 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// The repository's folder.
+/// The repository's folder: of the checkout that is being tested, not of the one that the test was compiled in, since
+/// checkouts may share a build folder.
+///
+/// # Panics
+/// When the test was started by something other than cargo.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    let tests = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| panic!("CARGO_MANIFEST_DIR is not set"));
+    Path::new(&tests).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 /// A new folder that goes when the test ends.

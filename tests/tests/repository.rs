@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use larder_tests::scratch::repository;
 use serde_json::Value;
 
 /// Longest source file in lines.
@@ -125,16 +126,10 @@ fn arrow_versions(lock: &str) -> BTreeMap<String, Vec<String>> {
     versions
 }
 
-/// The top of the source tree.
-fn root() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).to_owned()
-}
-
 /// All files of the tree but git's own, build output, and what `.gitignore` names in its first column. No git is asked,
 /// so that an exported tree can be checked too.
 fn tree() -> Result<Vec<PathBuf>> {
-    let root = root();
+    let root = repository();
     let ignored = fs::read_to_string(root.join(".gitignore")).context("no .gitignore")?;
     let mut skipped: BTreeSet<PathBuf> = BTreeSet::from([root.join(".git"), root.join("target")]);
     skipped.extend(ignored.lines().map(|line| root.join(line.trim_matches('/'))).filter(|path| *path != root));
@@ -159,7 +154,7 @@ fn tree() -> Result<Vec<PathBuf>> {
 
 /// Runs a checker over the text files of the tree that `wanted` picks, and names every fault with its file.
 fn faults_in_tree(wanted: impl Fn(&Path) -> bool, check: impl Fn(&str) -> Vec<String>) -> Result<Vec<String>> {
-    let root = root();
+    let root = repository();
     let mut faults = Vec::new();
     let mut checked = 0;
     for path in tree()?.into_iter().filter(|path| wanted(path)) {
@@ -292,7 +287,7 @@ fn crates_depend_on_each_other_in_one_direction() -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
-        .current_dir(root())
+        .current_dir(repository())
         .output()
         .context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -302,7 +297,7 @@ fn crates_depend_on_each_other_in_one_direction() -> Result<()> {
 
 #[test]
 fn one_version_of_each_arrow_crate_is_locked() -> Result<()> {
-    let versions = arrow_versions(&fs::read_to_string(root().join("Cargo.lock"))?);
+    let versions = arrow_versions(&fs::read_to_string(repository().join("Cargo.lock"))?);
     assert!(versions.contains_key("arrow-array") && versions.contains_key("parquet"), "{versions:?}");
     for (name, versions) in versions {
         assert_eq!(versions.len(), 1, "{name} is locked in several versions: {versions:?}");

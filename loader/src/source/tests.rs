@@ -152,7 +152,7 @@ fn strings(values: &[&str]) -> ArrayRef {
 }
 
 fn demo_data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/demo/data").join(name)
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../docs/demo/data").join(name)
 }
 
 // ---- CSV

@@ -2,6 +2,7 @@
 //! `Disk` trait below them. No tokio, no hyper, no openraft.
 
 mod arena;
+mod chunks;
 pub mod command;
 pub mod disk;
 mod little_endian;

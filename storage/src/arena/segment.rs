@@ -10,10 +10,11 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use super::location::{ALIGNMENT, Location, MAX_SEGMENT, SEGMENT_BYTES};
+use crate::chunks::Chunks;
 use crate::record::row::{HEADER_BYTES, record_len};
 
 /// A cache line, so that a record that fits one touches one.
@@ -88,16 +89,14 @@ unsafe fn record_at<'a>(base: *const u8, offset: usize) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(base.add(offset), record_len(header)) }
 }
 
-/// Segments in the first chunk of a directory; each further chunk has twice as many.
-const FIRST_CHUNK: u32 = 8;
-/// Enough chunks for all ids.
-const CHUNKS: usize = 28;
-const _: () = assert!((FIRST_CHUNK as u64) * ((1 << CHUNKS) - 1) > MAX_SEGMENT as u64);
+/// Segments by id, with room for all ids.
+type Bases = Chunks<AtomicPtr<u8>, 8, 28>;
+const _: () = assert!(Bases::CAPACITY > MAX_SEGMENT as u64);
 
 /// Where readers find a segment's memory by its id. Grows without ever moving an entry.
 #[derive(Default)]
 pub(crate) struct SegmentDirectory {
-    chunks: [OnceLock<Box<[AtomicPtr<u8>]>>; CHUNKS],
+    bases: Bases,
     held: Arc<AtomicU64>,
 }
 
@@ -107,20 +106,10 @@ impl SegmentDirectory {
         &self.held
     }
 
-    /// The chunk that holds an id, and where in it.
-    fn place(id: u32) -> (usize, usize) {
-        let shifted = u64::from(id) + u64::from(FIRST_CHUNK);
-        let chunk = shifted.ilog2() - FIRST_CHUNK.ilog2();
-        (chunk as usize, usize::try_from(shifted - (u64::from(FIRST_CHUNK) << chunk)).unwrap_or(usize::MAX))
-    }
-
     /// Makes a segment known under an id. Any earlier segment of that id must be out of every reader's reach.
     pub(crate) fn publish(&self, id: u32, segment: &Segment) {
-        let (chunk, at) = Self::place(id);
-        let entries = self.chunks[chunk]
-            .get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| AtomicPtr::new(std::ptr::null_mut())).collect());
         // Release pairs with the Acquire in `record`; the location that leads here is published later anyway.
-        entries[at].store(segment.base(), Ordering::Release);
+        self.bases.grow_to(id).store(segment.base(), Ordering::Release);
     }
 
     /// Where the record at a location is.
@@ -129,8 +118,7 @@ impl SegmentDirectory {
     }
 
     fn base(&self, location: Location) -> *const u8 {
-        let (chunk, at) = Self::place(location.segment());
-        let base = self.chunks[chunk].get().map_or(std::ptr::null_mut(), |chunk| chunk[at].load(Ordering::Acquire));
+        let base = self.bases.get(location.segment()).map_or(std::ptr::null_mut(), |base| base.load(Ordering::Acquire));
         assert!(!base.is_null(), "a location leads to a segment that was published");
         base
     }
@@ -143,23 +131,5 @@ impl SegmentDirectory {
     pub(crate) unsafe fn record<'a>(&self, location: Location) -> &'a [u8] {
         // SAFETY: invariant 2 keeps the segment; the location was published after its record was written.
         unsafe { record_at(self.base(location), location.offset()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_fill_the_chunks_without_gaps() {
-        let mut expected = (0, 0);
-        for id in 0..10_000u32 {
-            assert_eq!(SegmentDirectory::place(id), expected);
-            expected.1 += 1;
-            if expected.1 == (FIRST_CHUNK as usize) << expected.0 {
-                expected = (expected.0 + 1, 0);
-            }
-        }
-        assert!(SegmentDirectory::place(MAX_SEGMENT).0 < CHUNKS);
     }
 }

@@ -4,7 +4,8 @@
 //! Invariants:
 //! - What is applied depends on the entry and the state alone.
 //! - Whoever waits for an entry is answered, after readers can see what it did.
-//! - An entry that cannot be decoded ends the node: to skip it would make this replica differ from the others.
+//! - An entry that cannot be decoded ends the node: to skip it would make this replica differ from the others. So does
+//!   one that does not follow what was applied.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,12 @@ pub(crate) enum MachineError {
     /// The disk failed, or what it holds is damaged.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// An entry does not follow what was applied.
+    #[error("entry {expected} must be applied next: entries are missing from the log, or come twice")]
+    Gap {
+        /// The index of the entry that would follow.
+        expected: u64,
+    },
 }
 
 /// The catalog's state and where it is published.
@@ -172,6 +179,10 @@ impl Machine {
 
     fn apply_entry(&mut self, entry: Entry) -> Result<Response, MachineError> {
         let index = entry.log_id.index;
+        let expected = self.applied.map_or(0, |id| id.index + 1);
+        if index != expected {
+            return Err(MachineError::Gap { expected });
+        }
         let mut state = Self::lock(&self.state);
         let response = match entry.payload {
             EntryPayload::Normal(command) => state.apply(index, &command.0)?,

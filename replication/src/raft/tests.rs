@@ -15,15 +15,20 @@ use larder_storage::log::{Log, LogOptions};
 use larder_storage::shard::{Shard, ShardOptions};
 use larder_storage::snapshot::SnapshotStore;
 use larder_types::ids::{GroupId, NodeId, ShardId};
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::storage::{
+    EntryResponder, IOFlushed, LogState, RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine,
+};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageError};
 use tokio::sync::Notify;
 
 use super::log_store::LogStore;
 use super::machine::{CatalogMachine, Machine, State, Surroundings};
-use super::snapshot::{Shelf, Workbench};
-use super::types::{Command, Entry, LeaderId, LogId, Membership, ReplicaNode, TypeConfig, Vote};
+use super::snapshot::{self, Shelf, SnapshotFile, Workbench};
+use super::types::{
+    Command, Entry, LeaderId, LogId, Membership, RaftSnapshot, ReplicaNode, SnapshotMeta, StoredMembership, TypeConfig,
+    Vote,
+};
 use crate::catalog::CatalogState;
 use crate::failure::Failure;
 
@@ -196,12 +201,56 @@ impl RaftLogStorage<TypeConfig> for Padded {
     }
 }
 
+/// The suite leaves out entries when it applies some, which no log does and our machine refuses. Here blank ones are put
+/// in their place.
+struct PaddedMachine(Machine);
+
+impl RaftStateMachine<TypeConfig> for PaddedMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = snapshot::Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        self.0.applied_state().await
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
+    where
+        Strm: futures_util::Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let entries: Vec<_> = entries.try_collect().await?;
+        let mut next = self.0.applied().map_or(0, |id| id.index + 1);
+        let mut padded = Vec::new();
+        for (entry, responder) in entries {
+            padded.extend((next..entry.log_id.index).map(|index| Ok((blank(index), None))));
+            next = entry.log_id.index + 1;
+            padded.push(Ok((entry, responder)));
+        }
+        self.0.apply(futures_util::stream::iter(padded)).await
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<snapshot::Builder> {
+        self.0.try_create_snapshot_builder(force).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> snapshot::Builder {
+        self.0.get_snapshot_builder().await
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        self.0.install_snapshot(meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        self.0.get_current_snapshot().await
+    }
+}
+
 struct Builder(Kind);
 
-impl StoreBuilder<TypeConfig, Padded, Machine, Log> for Builder {
-    async fn build(&self) -> Result<(Log, Padded, Machine), StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, Padded, PaddedMachine, Log> for Builder {
+    async fn build(&self) -> Result<(Log, Padded, PaddedMachine), StorageError<TypeConfig>> {
         let Stores { log, store, machine, .. } = Stores::new(self.0);
-        Ok((log, Padded { store, begin: Arc::default() }, machine))
+        Ok((log, Padded { store, begin: Arc::default() }, PaddedMachine(machine)))
     }
 }
 
@@ -277,6 +326,20 @@ async fn an_entry_that_cannot_be_decoded_ends_the_node() {
         assert!(reason.contains("group 1 cannot apply its log entry 1"), "{reason}");
         assert!(!reason.contains("no command"), "content must not show: {reason}");
         assert_eq!(stores.machine.applied(), Some(log_id(0)), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_does_not_follow_ends_the_node() {
+    for kind in [Kind::Shard, Kind::Catalog] {
+        for (entries, expected) in [(vec![1], 0), (vec![0, 0], 1), (vec![0, 2], 1)] {
+            let mut stores = Stores::new(kind);
+            stores.apply(entries.iter().copied().map(blank)).await.unwrap_err();
+            let reason = stores.around.failure.reason().unwrap();
+            let last = entries[entries.len() - 1];
+            let told = format!("group 1 cannot apply its log entry {last}: entry {expected} must be applied next");
+            assert!(reason.contains(&told), "{reason}");
+        }
     }
 }
 

@@ -25,12 +25,14 @@ use larder_types::limits::MAX_SEQ;
 use larder_types::patch::Op;
 
 use self::decompress::Encoding;
-use self::submit::{Applied, reused, stale};
+use self::submit::{Applied, reused};
 use self::validate::{Placement, Prepared, Rejected, Sorted, SyncFields};
 use crate::error::ApiError;
+use crate::lookup::find_collection;
 use crate::reply::{self, Response};
 use crate::router::RunPath;
 use crate::service::Call;
+use crate::syncs::find_sync;
 use crate::{body, clock, query, revision, runs};
 
 /// Bytes of rejected rows that are noted with a batch: an entry of the catalog must stay small.
@@ -78,7 +80,7 @@ struct Job {
 pub(crate) async fn post(call: Call, head: &Parts, path: &RunPath<'_>, seq: &str) -> Result<Response, ApiError> {
     query::none(head.uri.query())?;
     let (collection, sync) = runs::resolve(&call, &path.sync)?;
-    check_run(&call, collection, sync, &path.run)?;
+    check_run(call.core.node(), collection, sync, &path.run)?;
     let job = Job {
         node: Arc::clone(call.core.node()),
         collection: Arc::clone(collection),
@@ -114,20 +116,26 @@ fn placement(catalog: &Catalog) -> Result<Placement, ApiError> {
 }
 
 /// Refuses a run that takes no batches, and says why it does not.
-fn check_run(call: &Call, collection: &Collection, sync: &Sync, run: &str) -> Result<(), ApiError> {
+fn check_run(node: &Node, collection: &Collection, sync: &Sync, run: &str) -> Result<(), ApiError> {
     let closed = |message: &'static str| ApiError::new(ErrorCode::RunClosed, message);
     match &sync.open_run {
         Some(open) if open.run == run && open.takes_batches => return Ok(()),
         Some(open) if open.run == run => return Err(closed("the run's commit has begun: it takes no more batches")),
         _ => {}
     }
-    match call.core.node().runs().get(collection.id, sync.slot, run).map(|info| info.state) {
+    match node.runs().get(collection.id, sync.slot, run).map(|info| info.state) {
         None => Err(runs::not_found()),
         Some(RunState::Superseded) => Err(stale(sync.generation)),
         // Opened after this core last looked.
         Some(RunState::Open) => Err(ApiError::new(ErrorCode::ShardUnavailable, "the run is being opened; repeat it")),
         Some(_) => Err(closed("the run has ended: open a new one")),
     }
+}
+
+/// The answer for a run that a newer one has fenced off.
+fn stale(newest: Generation) -> ApiError {
+    let message = "a newer run of this sync has been opened: this one can do no more";
+    ApiError::new(ErrorCode::StaleGeneration, message).with_details(serde_json::json!({ "newest": newest }))
 }
 
 impl Job {
@@ -147,7 +155,7 @@ impl Job {
         let prepared = tokio::task::spawn_blocking(move || job.prepare(body)).await;
         let prepared = prepared.map_err(|_| ApiError::new(ErrorCode::Draining, "the node is stopping"))??;
         let rows = prepared.rows;
-        let applied = submit::submit(&self.node, prepared).await?;
+        let applied = submit::submit(&self.node, prepared, || self.ended()).await?;
         let outcome = self.outcome(rows, sent, body_hash, &applied);
         let answer = BatchAnswer {
             accepted: outcome.accepted,
@@ -185,6 +193,18 @@ impl Job {
             Format::Arrow => arrow::decode(plain, &fields, &mut sorted)?,
         }
         Ok(sorted.finish())
+    }
+
+    /// Why the run takes no batches any more, if it does not: the shards, which have refused this one, know only that.
+    fn ended(&self) -> Option<ApiError> {
+        let catalog = self.node.catalog();
+        let check = || {
+            let collection = find_collection(&catalog, self.collection.name.as_str())?;
+            let sync = find_sync(collection, self.sync.name.as_str())?;
+            check_run(&self.node, collection, sync, &self.run)
+        };
+        // Another of the same name has no run of this id.
+        check().err()
     }
 
     /// The open run is the sync's newest, so its generation is the sync's.

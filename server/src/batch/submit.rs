@@ -7,7 +7,7 @@ use larder_replication::node::{Node, ProposeError};
 use larder_storage::command::{Outcome, Patched};
 use larder_types::api::Counts;
 use larder_types::error::ErrorCode;
-use larder_types::ids::{Generation, ShardId};
+use larder_types::ids::ShardId;
 use larder_types::revision::Revision;
 use tokio::task::JoinSet;
 
@@ -25,20 +25,30 @@ pub(super) struct Applied {
 
 /// What one shard did with its part.
 enum Part {
-    Applied { index: u64, sum: Patched, rows: Vec<PlacedRow> },
-    Stale(Generation),
+    Applied {
+        index: u64,
+        sum: Patched,
+        rows: Vec<PlacedRow>,
+    },
+    /// The shard takes nothing of the run any more.
+    Fenced,
     OtherBody,
     OutOfOrder,
 }
 
-/// Proposes a batch to all its shards and waits for all of them.
+/// Proposes a batch to all its shards and waits for all of them. `ended` tells why the run takes no batches any more, if
+/// it does not; it is asked when a shard has refused its part.
 ///
 /// # Errors
 /// `memory_limit` when there is no memory for what the batch may add, asked once for all shards so that it is not
-/// applied by halves; `stale_generation` when a newer run has fenced this one off; `seq_reused` when a shard has applied
-/// other patches under this batch number; those of [`ProposeError`] when no shard has applied its
-/// part; `outcome_unknown` when some have: repeating the batch is then safe and completes it.
-pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Applied, ApiError> {
+/// applied by halves; what `ended` says when the run was fenced off; `seq_reused` when a shard has applied other patches
+/// under this batch number; those of [`ProposeError`] when no shard has applied its part; `outcome_unknown` when some
+/// have: repeating the batch is then safe and completes it.
+pub(super) async fn submit(
+    node: &Arc<Node>,
+    prepared: Prepared,
+    ended: impl Fn() -> Option<ApiError>,
+) -> Result<Applied, ApiError> {
     node.admit(prepared.shards.iter().flat_map(|(_, entries, _)| entries))?;
     let mut shards = JoinSet::new();
     for (shard, entries, rows) in prepared.shards {
@@ -58,10 +68,12 @@ pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Appli
                 positions.push((shard, index));
                 applied.add(&sum, &rows);
             }
-            Ok((_, Ok(Part::Stale(newest)))) => failures.push(stale(newest)),
             Ok((_, Ok(Part::OtherBody))) => failures.push(reused()),
-            // Twice in a row somebody else's parts of this batch came between: only a repeat can tell.
-            Ok((_, Ok(Part::OutOfOrder))) => failures.push(ProposeError::Unknown.into()),
+            // If the run has not ended as far as this node knows, it has not heard of it yet; or twice in a row somebody
+            // else's parts of this batch came between. Only a repeat can tell.
+            Ok((_, Ok(Part::Fenced | Part::OutOfOrder))) => {
+                failures.push(ended().unwrap_or_else(|| ProposeError::Unknown.into()));
+            }
             Ok((_, Err(error))) => failures.push(error.into()),
             Err(_) => failures.push(ProposeError::Unknown.into()),
         }
@@ -72,12 +84,6 @@ pub(super) async fn submit(node: &Arc<Node>, prepared: Prepared) -> Result<Appli
     applied.rejected.sort_by_key(|rejected| rejected.row.row);
     applied.revision = Revision::new(positions);
     Ok(applied)
-}
-
-/// The answer for a run that a newer one has fenced off.
-pub(super) fn stale(newest: Generation) -> ApiError {
-    let message = "a newer run of this sync has been opened: this one can do no more";
-    ApiError::new(ErrorCode::StaleGeneration, message).with_details(serde_json::json!({ "newest": newest }))
 }
 
 /// The answer when the batch number stands for other patches: a repeat could never be applied.
@@ -108,7 +114,7 @@ fn sum(outcomes: Vec<(u64, Outcome)>, rows: Vec<PlacedRow>) -> Part {
                 total.removed += part.removed;
                 total.too_large.extend(part.too_large);
             }
-            Outcome::Stale { newest } => return Part::Stale(newest),
+            Outcome::Stale { .. } => return Part::Fenced,
             Outcome::OtherBody => return Part::OtherBody,
             _ => return Part::OutOfOrder,
         }
@@ -133,7 +139,9 @@ impl Applied {
 /// The failure to answer with. Once a shard has applied its part, "nothing was done" would be a lie.
 fn worst(failures: Vec<ApiError>, some_applied: bool) -> Option<ApiError> {
     let rank = |error: &ApiError| match error.code {
-        ErrorCode::StaleGeneration => 4,
+        // The run is over, whatever was applied.
+        ErrorCode::StaleGeneration | ErrorCode::RunClosed => 4,
+        ErrorCode::CollectionNotFound | ErrorCode::SyncNotFound | ErrorCode::RunNotFound => 4,
         ErrorCode::SeqReused => 3,
         ErrorCode::OutcomeUnknown => 2,
         ErrorCode::DiskFull | ErrorCode::MemoryLimit => 1,
@@ -149,6 +157,7 @@ fn worst(failures: Vec<ApiError>, some_applied: bool) -> Option<ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use larder_types::ids::Generation;
     use larder_types::key::Key;
     use larder_types::patch::Op;
 
@@ -170,7 +179,10 @@ mod tests {
         assert_eq!(code(&[Overloaded, Unknown], false), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(code(&[Overloaded], true), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(worst(vec![Unknown.into(), reused()], true).map(|e| e.code), Some(ErrorCode::SeqReused));
-        assert_eq!(worst(vec![stale(Generation(2))], true).map(|e| e.code), Some(ErrorCode::StaleGeneration));
+        for over in [ErrorCode::StaleGeneration, ErrorCode::RunClosed, ErrorCode::SyncNotFound] {
+            let failures = vec![ApiError::new(over, "over"), Unknown.into(), reused()];
+            assert_eq!(worst(failures, true).map(|e| e.code), Some(over));
+        }
     }
 
     #[test]
@@ -189,8 +201,8 @@ mod tests {
         assert_eq!(applied.successful.added, 3);
         let rejected: Vec<_> = applied.rejected.iter().map(|r| (r.row.row, r.row.key.as_deref())).collect();
         assert_eq!(rejected, [(5, Some("k5")), (9, Some("k9"))]);
-        let stale = sum_of(vec![(7, part(1, vec![])), (8, Outcome::Stale { newest: Generation(3) })]);
-        assert!(matches!(stale, Part::Stale(Generation(3))));
+        let fenced = sum_of(vec![(7, part(1, vec![])), (8, Outcome::Stale { newest: Generation(3) })]);
+        assert!(matches!(fenced, Part::Fenced));
         assert!(matches!(sum_of(vec![(7, Outcome::OutOfOrder)]), Part::OutOfOrder));
         assert!(matches!(sum_of(vec![(7, Outcome::OtherBody), (8, Outcome::OutOfOrder)]), Part::OtherBody));
     }

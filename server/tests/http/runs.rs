@@ -1,10 +1,13 @@
 //! Runs from their opening to their end, and the definitions around them.
 
+use std::io::{Read as _, Write as _};
+
 use hyper::Method;
 use larder_server::config::Limits;
-use serde_json::json;
+use larder_types::api::NDJSON;
+use serde_json::{Value, json};
 
-use crate::harness::{Harness, upsert};
+use crate::harness::{Harness, PATIENCE, ROOT_KEY, upsert, wait_for};
 
 const RECORD: &str = "/v1/collections/people/records/id";
 
@@ -65,6 +68,60 @@ fn a_run_ends_once_and_an_older_one_can_do_no_more() {
     let states: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| run["state"].clone()).collect();
     assert_eq!(states, ["aborted", "committed"]);
     server.post("/v1/collections/people/syncs/crm/runs/none/commit").refuses(404, "run_not_found");
+    server.stop();
+}
+
+/// Sends a batch whose body comes only after `meanwhile`, when the server has found the run open.
+fn batch_around(server: &Harness, run: &str, meanwhile: impl FnOnce()) -> (u16, Value) {
+    let line = upsert("late", &json!({"name": "late"}));
+    let head = format!(
+        "POST {run}/batches/9 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ROOT_KEY}\r\ncontent-type: {NDJSON}\r\n\
+         expect: 100-continue\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        line.len()
+    );
+    let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut asked = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut asked).unwrap();
+    assert!(asked.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&asked));
+    meanwhile();
+    stream.write_all(line.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap())
+}
+
+#[test]
+fn a_batch_that_was_under_way_when_its_run_ended_is_told_why_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Harness::start(dir.path(), Limits::default());
+    server.people(&json!(["name"]));
+    let refused = |run: &str, (status, code): (u16, &str), meanwhile: &dyn Fn()| {
+        let (answered, body) = batch_around(&server, run, || {
+            meanwhile();
+            // Nobody waits for the fence of a run that has ended.
+            wait_for("the shards to hear of it", || server.get("/v1/cluster").value()["pending_intents"] == 0);
+        });
+        assert_eq!((answered, body["code"].as_str()), (status, Some(code)), "{body}");
+        body
+    };
+    let run = server.open("crm", "delta");
+    refused(&run, (409, "run_closed"), &|| drop(server.post(&format!("{run}/commit")).expect(200)));
+    let run = server.open("crm", "delta");
+    refused(&run, (409, "run_closed"), &|| drop(server.post(&format!("{run}/abort")).expect(200)));
+    let run = server.open("crm", "delta");
+    let body = refused(&run, (409, "stale_generation"), &|| drop(server.open("crm", "delta")));
+    assert_eq!(body["details"]["newest"], 4);
+    let delete = |path: &str| drop(server.send(&Method::DELETE, path, &[], b"").expect(204));
+    let run = server.open("crm", "delta");
+    refused(&run, (404, "sync_not_found"), &|| delete("/v1/collections/people/syncs/crm"));
+    server.json(&Method::PUT, "/v1/collections/people/syncs/crm", &json!({"fields": ["name"]})).expect(201);
+    let run = server.open("crm", "delta");
+    refused(&run, (404, "collection_not_found"), &|| delete("/v1/collections/people?confirm=people"));
+    server.json(&Method::PUT, "/v1/collections/people", &json!({})).expect(201);
+    server.get(&format!("{RECORD}/late")).refuses(404, "record_not_found");
     server.stop();
 }
 

@@ -100,7 +100,8 @@ pub enum CatalogCommand {
         /// The run.
         run: String,
     },
-    /// Ends the commit of a run whose intent, if any, was carried out; refused (409) while it was not. Repeatable.
+    /// Ends the commit of a run whose intent, if any, was carried out; refused (409) while it was not. Intent, which
+    /// nobody needs to wait for: fence the run in all shards. Repeatable.
     EndCommit {
         /// The collection.
         collection: CollectionName,
@@ -111,7 +112,7 @@ pub enum CatalogCommand {
         /// When it ended.
         at: Micros,
     },
-    /// Gives a run up. Repeatable; refused once its commit has begun.
+    /// Gives a run up. Intent as for `EndCommit`. Repeatable; refused once its commit has begun.
     AbortRun {
         /// The collection.
         collection: CollectionName,

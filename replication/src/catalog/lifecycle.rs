@@ -10,6 +10,8 @@
 //!                 +-------- a newer OpenRun +-----------------> superseded
 //! ```
 //!
+//! A run that has ended is fenced in all shards, by the run that supersedes it or by its end.
+//!
 //! A run that is superseded while its sweep is pending does not lose the sweep: its loader had said that it sent every
 //! row, and the sweep does not touch what the newer run writes.
 
@@ -140,7 +142,7 @@ impl CatalogState {
             current.open_run = None;
             current.last_good_run = Some(found.opened_at);
         }
-        self.runs_mut().end((found.sync, found.generation), RunState::Committed, at, self.applied);
+        self.end_run(&found, RunState::Committed, at);
         Ok(CatalogReply::Done)
     }
 
@@ -154,8 +156,17 @@ impl CatalogState {
         if let Some(current) = self.edit_sync(collection, sync) {
             current.open_run = None;
         }
-        self.runs_mut().end((found.sync, found.generation), RunState::Aborted, at, self.applied);
+        self.end_run(&found, RunState::Aborted, at);
         Ok(CatalogReply::Done)
+    }
+
+    /// Notes the end of a sync's newest run. Nobody waits for the fence: it stops batches that were under way, as the
+    /// next run's would, and lets the shards forget those of this run.
+    fn end_run(&mut self, found: &Found, state: RunState, at: Micros) {
+        let (collection, slot) = found.sync;
+        self.runs_mut().end((found.sync, found.generation), state, at, self.applied);
+        let generation = Generation(found.generation.0.saturating_add(1));
+        self.intents.add(IntentAction::Fence { collection, slot, generation });
     }
 
     fn find_run(&self, collection: &CollectionName, sync: &SyncName, run: &str) -> Result<Found, CatalogError> {

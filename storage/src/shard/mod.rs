@@ -77,11 +77,13 @@ pub enum ShardError {
 pub struct CollectionStats {
     /// Records.
     pub records: u64,
-    /// Bytes of memory: the content of its records, and the table. What records take depends on nothing but what can be
-    /// seen of them.
+    /// Bytes of memory: the content of its records, the table, and what is remembered of batches. What records take
+    /// depends on nothing but what can be seen of them.
     pub bytes: u64,
     /// Of these, bytes of the table.
     pub table_bytes: u64,
+    /// Of these, bytes of what is remembered of the batches of open runs.
+    pub batch_bytes: u64,
     /// Records in which a sync has fields, for each slot that has any.
     pub records_of: Vec<(SyncSlot, u64)>,
 }
@@ -89,7 +91,7 @@ pub struct CollectionStats {
 /// What a shard takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ShardMemory {
-    /// Bytes of the content of all records and of all tables: the sum of [`CollectionStats::bytes`].
+    /// The sum of [`CollectionStats::bytes`].
     pub bytes: u64,
     /// Bytes of arena segments, in use or kept for snapshots and late readers. The cleaner keeps those in use below the
     /// records' bytes and a sixth, and a few segments.

@@ -31,7 +31,7 @@ pub(crate) struct View {
     pub(crate) collections: Tables,
     /// The log index of the last entry applied.
     pub(crate) applied: Arc<AtomicU64>,
-    /// Bytes of the content and the tables of all collections.
+    /// Bytes of all collections.
     pub(crate) bytes: Arc<AtomicU64>,
 }
 
@@ -136,6 +136,7 @@ impl ShardReader {
             records: counters.records.load(Ordering::Relaxed),
             bytes: counters.bytes(),
             table_bytes: counters.table_bytes.load(Ordering::Relaxed),
+            batch_bytes: counters.batch_bytes.load(Ordering::Relaxed),
             records_of: counters.all_slots().collect(),
         }
     }

@@ -195,6 +195,7 @@ impl Reference {
             records: collection.records.len() as u64,
             bytes: stats.bytes,
             table_bytes: stats.table_bytes,
+            batch_bytes: stats.batch_bytes,
             records_of: records_of.into_iter().collect(),
         };
         assert_eq!(stats, expected);

@@ -7,8 +7,9 @@
 //! 2. Only the same patches are a repeat. Other patches under a number that was used are never answered with what was
 //!    done before, or they would be acknowledged without having been applied.
 //!
-//! A batch of one part, which is the rule, takes about 130 bytes in each of its shards until the next run is opened or
-//! the sync is dropped: a run of 1000 batches takes 130 KB a shard, one of `MAX_SEQ` batches 130 MB.
+//! A batch of one part, which is the rule, takes about 130 bytes in each of its shards until the run has ended: a run of
+//! 1000 batches takes 130 KB a shard, one of `MAX_SEQ` batches 130 MB. A run that has ended is fenced by a generation
+//! that is yet to come, so its batches are forgotten and refused. What is remembered counts as memory of the collection.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +17,23 @@ use larder_types::ids::Generation;
 
 use crate::command::Patched;
 
+/// What a batch takes in memory beside its parts: its number, its list and their share of the tree, which is between
+/// half full and full.
+const BATCH_BYTES: u64 = 64;
+/// What a part takes beside the numbers of refused patches, with what the allocator adds.
+const PART_BYTES: u64 = 80;
+
+const _: () =
+    assert!(size_of::<Part>() as u64 <= PART_BYTES && 2 * size_of::<(u32, Vec<Part>)>() as u64 <= BATCH_BYTES);
+
 /// The newest run of one sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Run {
     generation: Generation,
     /// For each batch number the parts that were applied.
     batches: BTreeMap<u32, Vec<Part>>,
+    /// What `batches` takes in memory. Follows from what it holds, so that it is the same on all replicas.
+    bytes: u64,
 }
 
 /// A part that was applied.
@@ -61,7 +73,9 @@ impl Default for Run {
 
 impl Run {
     pub(crate) fn new(generation: Generation, batches: BTreeMap<u32, Vec<Part>>) -> Self {
-        Self { generation, batches }
+        let of_batch = |parts: &Vec<Part>| BATCH_BYTES + parts.iter().map(Part::bytes).sum::<u64>();
+        let bytes = batches.values().map(of_batch).sum();
+        Self { generation, batches, bytes }
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -70,6 +84,11 @@ impl Run {
 
     pub(crate) fn batches(&self) -> &BTreeMap<u32, Vec<Part>> {
         &self.batches
+    }
+
+    /// Bytes of memory that the batches take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Opens a generation unless it is the newest already; refuses one that is older.
@@ -96,8 +115,19 @@ impl Run {
 
     /// Remembers the next part of a batch.
     pub(crate) fn remember(&mut self, seq: u32, part: Part) {
+        self.bytes += part.bytes();
         // A list that grows by itself begins with room for four.
-        self.batches.entry(seq).or_insert_with(|| Vec::with_capacity(1)).push(part);
+        let parts = self.batches.entry(seq).or_insert_with(|| {
+            self.bytes += BATCH_BYTES;
+            Vec::with_capacity(1)
+        });
+        parts.push(part);
+    }
+}
+
+impl Part {
+    fn bytes(&self) -> u64 {
+        PART_BYTES + size_of_val(self.outcome.too_large.as_slice()) as u64
     }
 }
 
@@ -132,6 +162,19 @@ mod tests {
         let mut run = Run::default();
         (0..9).for_each(|seq| run.remember(seq, part(9, 1)));
         assert!(run.batches().values().all(|parts| parts.capacity() == 1));
+    }
+
+    #[test]
+    fn bytes_are_counted_like_those_of_what_was_restored() {
+        let mut run = Run::default();
+        for (seq, too_large) in [(0, 0), (1, 3), (1, 0), (2, 7)] {
+            let outcome = Patched { too_large: (0..too_large).collect(), ..Patched::default() };
+            run.remember(seq, Part { fingerprint: 9, outcome });
+            assert_eq!(run, Run::new(run.generation(), run.batches().clone()));
+        }
+        assert_eq!(run.bytes(), 3 * BATCH_BYTES + 4 * PART_BYTES + 10 * 4);
+        run.open(Generation(1)).unwrap();
+        assert_eq!(run.bytes(), 0);
     }
 
     #[test]

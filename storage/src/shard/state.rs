@@ -24,7 +24,7 @@ pub(crate) struct State {
     pub(crate) arena: Arena,
     pub(crate) collections: BTreeMap<CollectionId, Collection>,
     applied: Arc<AtomicU64>,
-    /// Bytes of the content and the tables of all collections.
+    /// Bytes of all collections.
     bytes: Arc<AtomicU64>,
     scratch: Scratch,
 }
@@ -38,7 +38,14 @@ pub(crate) struct Collection {
 impl Collection {
     /// An empty collection with this memory of clears and runs.
     pub(crate) fn new(clears: Clears, runs: BTreeMap<SyncSlot, Run>) -> Self {
-        Self { table: TableWriter::new(clears), runs }
+        let collection = Self { table: TableWriter::new(clears), runs };
+        collection.measure_runs();
+        collection
+    }
+
+    fn measure_runs(&self) {
+        let bytes = self.runs.values().map(Run::bytes).sum();
+        self.table.counters().batch_bytes.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -92,6 +99,9 @@ impl State {
         let id = command.collection();
         let before = self.bytes_of(id);
         let outcome = self.carry_out(index, command, shared);
+        if let Some(held) = self.collections.get(&id) {
+            held.measure_runs();
+        }
         let bytes = self.bytes.load(Ordering::Relaxed) + self.bytes_of(id) - before;
         self.bytes.store(bytes, Ordering::Relaxed);
         self.clean();

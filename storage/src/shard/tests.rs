@@ -189,6 +189,24 @@ fn a_superseded_run_is_refused_in_all_it_does() {
 }
 
 #[test]
+fn batches_are_remembered_and_counted_until_their_run_is_fenced() {
+    let mut shard = shard();
+    let bytes = |shard: &Shard| shard.reader().stats(COLLECTION).batch_bytes;
+    assert_eq!(bytes(&shard), 0);
+    shard.apply(1, &upsert(origin(1, 0), &["a"], 1)).unwrap();
+    let of_one = bytes(&shard);
+    let all = shard.reader().memory().bytes;
+    shard.apply(2, &upsert(origin(1, 1), &["a"], 1)).unwrap();
+    assert_eq!(bytes(&shard), 2 * of_one);
+    assert_eq!(shard.reader().memory().bytes, all + of_one, "nothing else has changed");
+    shard.apply(3, &fence(COLLECTION, SLOT, Generation(2))).unwrap();
+    assert_eq!(bytes(&shard), 0);
+    let late = shard.apply(4, &upsert(origin(1, 1), &["a"], 1)).unwrap();
+    assert_eq!(late, Outcome::Stale { newest: Generation(2) }, "a late repeat is refused");
+    assert_eq!(shard.apply(5, &upsert(origin(2, 1), &["a"], 2)).unwrap(), patched(0, 1, 0, 0), "the next run goes on");
+}
+
+#[test]
 fn a_cleared_record_stays_as_an_empty_one() {
     let mut shard = shard();
     shard.apply(1, &upsert(origin(1, 0), &["a"], 1)).unwrap();

@@ -73,6 +73,8 @@ pub(crate) struct Counters {
     pub(crate) content_bytes: AtomicU64,
     /// Bytes of pages and directory.
     pub(crate) table_bytes: AtomicU64,
+    /// Bytes of what is remembered of runs' batches.
+    pub(crate) batch_bytes: AtomicU64,
     /// Records in which a sync has fields, by slot.
     records_of: [AtomicU64; 256],
     /// Bytes of the groups in which a sync has them, by slot.
@@ -133,14 +135,16 @@ impl Counters {
             records: AtomicU64::new(0),
             content_bytes: AtomicU64::new(0),
             table_bytes: AtomicU64::new(0),
+            batch_bytes: AtomicU64::new(0),
             records_of: std::array::from_fn(|_| AtomicU64::new(0)),
             bytes_of: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
-    /// Bytes of content and table.
+    /// Bytes of content, table and remembered batches.
     pub(crate) fn bytes(&self) -> u64 {
-        self.content_bytes.load(Ordering::Relaxed) + self.table_bytes.load(Ordering::Relaxed)
+        let parts = [&self.content_bytes, &self.table_bytes, &self.batch_bytes];
+        parts.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn of(&self, slot: SyncSlot) -> &AtomicU64 {

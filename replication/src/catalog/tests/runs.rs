@@ -169,6 +169,23 @@ fn a_commit_ends_only_after_its_sweep() {
 }
 
 #[test]
+fn a_run_that_ends_is_fenced() {
+    let mut fixture = Fixture::with_facts(ExitMode::Keep);
+    fixture.open("r1", RunKind::Delta);
+    fixture.ok(abort_run("facts", "r1"));
+    assert_eq!(pending(&fixture), [fence(2)]);
+    assert_eq!(fixture.open("r2", RunKind::Full), 2);
+    assert_eq!(pending(&fixture), [fence(2)], "the newer run's fence is the same");
+    assert_eq!(fixture.begin_commit("r2"), None);
+    assert_eq!(pending(&fixture), [fence(2)], "its batches may still be under way");
+    fixture.ok(end_commit("facts", "r2"));
+    assert_eq!(pending(&fixture), [fence(3)]);
+    let before = fixture.state.intents();
+    fixture.ok(end_commit("facts", "r2"));
+    assert_eq!(fixture.state.intents(), before, "a repeat makes no other");
+}
+
+#[test]
 fn an_intent_is_done_once() {
     let mut fixture = Fixture::with_facts(ExitMode::Delete);
     fixture.open("r", RunKind::Full);

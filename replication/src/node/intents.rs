@@ -22,8 +22,9 @@ use crate::catalog::{CatalogCommand, Intent, IntentAction, IntentsReader, encode
 use crate::failure::Failure;
 use crate::raft::types::Response;
 
-/// Records of a collection that one entry of a sweep looks at, so that applying it takes milliseconds.
-const SWEEP_RECORDS: u64 = 20_000;
+/// Records of a collection that one entry of a sweep looks at, or one of a drop removes, so that applying it takes
+/// milliseconds.
+const CHUNK_RECORDS: u64 = 20_000;
 
 /// Pauses after failures: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -195,7 +196,11 @@ fn records(response: &Response) -> u64 {
 /// The entries that carry an action out in one shard.
 fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
     match *action {
-        IntentAction::DropCollection { collection } => vec![command::drop_collection(collection)],
+        // The records go first, in chunks; whatever was under way and comes between goes with the rest at the end.
+        IntentAction::DropCollection { collection } => {
+            let records = chunks(collection, reader).map(|chunk| command::drop_records(collection, chunk));
+            records.chain([command::drop_collection(collection)]).collect()
+        }
         // A batch that is under way would bring the dropped sync back, and its slot is not given to another: so the
         // last of all generations is opened first. That forgets what the shard remembers of its batches, too.
         IntentAction::ClearSync { collection, slot } => {
@@ -203,9 +208,55 @@ fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
         }
         IntentAction::Fence { collection, slot, generation } => vec![command::fence(collection, slot, generation)],
         IntentAction::Sweep { collection, slot, generation, mode } => {
-            let chunks = reader.stats(collection).records.div_ceil(SWEEP_RECORDS).max(1);
-            let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
-            (0..chunks).map(|chunk| command::sweep(collection, slot, generation, mode, (chunk, chunks))).collect()
+            let sweep = |chunk| command::sweep(collection, slot, generation, mode, chunk);
+            chunks(collection, reader).map(sweep).collect()
         }
+    }
+}
+
+/// The chunks of a collection in a shard: at least one, since the reader may be behind.
+fn chunks(collection: CollectionId, reader: &ShardReader) -> impl Iterator<Item = (u32, u32)> + use<> {
+    let chunks = reader.stats(collection).records.div_ceil(CHUNK_RECORDS).max(1);
+    let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+    (0..chunks).map(move |chunk| (chunk, chunks))
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_storage::command::{PatchEncoder, PatchOrigin};
+    use larder_storage::shard::{Shard, ShardOptions};
+    use larder_types::key::Key;
+
+    use super::*;
+
+    #[test]
+    fn a_large_collection_is_dropped_in_chunks_of_bounded_size() {
+        const COLLECTION: CollectionId = CollectionId(1);
+        const RECORDS: u64 = 45_000;
+        let (slot, generation) = (larder_types::ids::SyncSlot(0), Generation(1));
+        let mut shard = Shard::new(ShardOptions { id: ShardId(0), hash_seed: 7 });
+        let mut encoder =
+            PatchEncoder::new(PatchOrigin { collection: COLLECTION, slot, generation, seq: 0, at: 0 }, 1 << 20);
+        (0..RECORDS).for_each(|number| encoder.upsert(&Key::new(&number.to_string()).unwrap(), &[]));
+        let filling = [command::fence(COLLECTION, slot, generation)].into_iter().chain(encoder.finish());
+        let reader = shard.reader();
+        let records = || reader.stats(COLLECTION).records;
+        let mut index = 0;
+        let mut apply = |entry: Bytes| {
+            index += 1;
+            shard.apply(index, &entry).unwrap()
+        };
+        filling.for_each(|entry| drop(apply(entry)));
+        assert_eq!(records(), RECORDS);
+        let drop = entries(&IntentAction::DropCollection { collection: COLLECTION }, &reader);
+        assert_eq!(drop.len(), 4);
+        for entry in &drop[..3] {
+            let before = records();
+            assert_eq!(apply(entry.clone()), Outcome::Done);
+            assert!((1..=CHUNK_RECORDS).contains(&(before - records())), "{} of {before} are left", records());
+        }
+        assert_eq!(records(), 0);
+        assert_eq!(apply(drop[3].clone()), Outcome::Done);
+        assert_eq!(reader.memory().bytes, 0, "the table is gone too");
     }
 }

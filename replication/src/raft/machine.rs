@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, TryStreamExt};
@@ -18,14 +19,15 @@ use larder_types::ids::GroupId;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::snapshot::{Builder, Image, Shelf, SnapshotFile, Workbench, describe};
 use super::types::{Entry, LogId, RaftSnapshot, Response, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::catalog::{Catalog, CatalogState, FormatError, decode_command};
 use crate::failure::Failure;
 
-/// Bytes of commands applied before other tasks of the same thread get their turn: about a millisecond's work.
-const TURN_BYTES: usize = 128 * 1024;
+/// How long entries are applied before other tasks of the same thread get their turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// An entry or a snapshot that the state machine cannot take.
 #[derive(Debug, thiserror::Error)]
@@ -214,13 +216,6 @@ impl Machine {
     }
 }
 
-fn weight(entry: &Entry) -> usize {
-    match &entry.payload {
-        EntryPayload::Normal(command) => command.0.len(),
-        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-    }
-}
-
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotData = SnapshotFile;
     type SnapshotBuilder = Builder;
@@ -233,22 +228,21 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        let mut turn = 0;
+        let mut turn = Instant::now();
         loop {
             let next = entries.try_next().await.map_err(|error| self.fatal("read its log", &error))?;
             let Some((entry, responder)) = next else {
                 return Ok(());
             };
-            turn += weight(&entry);
             let index = entry.log_id.index;
             let response =
                 self.apply_entry(entry).map_err(|error| self.fatal(&format!("apply its log entry {index}"), &error))?;
             if let Some(responder) = responder {
                 responder.send(response);
             }
-            if turn >= TURN_BYTES {
-                turn = 0;
+            if turn.elapsed() >= TURN {
                 tokio::task::yield_now().await;
+                turn = Instant::now();
             }
         }
     }

@@ -17,6 +17,14 @@ pub(crate) enum Command<'a> {
     Sweep(Sweep),
     ClearSync { collection: CollectionId, slot: SyncSlot },
     DropCollection { collection: CollectionId },
+    DropRecords { collection: CollectionId, chunk: Chunk },
+}
+
+/// A part of the hash space: number `at`, which is below `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) at: u32,
+    pub(crate) of: u32,
 }
 
 /// One part of a batch.
@@ -53,9 +61,7 @@ pub(crate) struct Sweep {
     pub(crate) slot: SyncSlot,
     pub(crate) generation: Generation,
     pub(crate) mode: ExitMode,
-    /// Below `chunks`.
-    pub(crate) chunk: u32,
-    pub(crate) chunks: u32,
+    pub(crate) chunk: Chunk,
 }
 
 /// Reads and checks an entry.
@@ -74,13 +80,14 @@ pub(crate) fn decode(entry: &[u8]) -> Result<Command<'_>, Malformed> {
         kind::SWEEP => Command::Sweep(sweep(collection, &mut cursor)?),
         kind::CLEAR_SYNC => Command::ClearSync { collection, slot: SyncSlot(cursor.u8()?) },
         kind::DROP_COLLECTION => Command::DropCollection { collection },
+        kind::DROP_RECORDS => Command::DropRecords { collection, chunk: chunk(&mut cursor)? },
         _ => return Err(Malformed("the entry's kind is unknown")),
     };
     if cursor.is_empty() { Ok(command) } else { Err(Malformed("the entry is longer than its content")) }
 }
 
 fn sweep(collection: CollectionId, cursor: &mut Cursor<'_>) -> Result<Sweep, Malformed> {
-    let sweep = Sweep {
+    Ok(Sweep {
         collection,
         slot: SyncSlot(cursor.u8()?),
         generation: Generation(cursor.varint_u32()?),
@@ -90,10 +97,13 @@ fn sweep(collection: CollectionId, cursor: &mut Cursor<'_>) -> Result<Sweep, Mal
             2 => ExitMode::Delete,
             _ => return Err(Malformed("an exit mode is unknown")),
         },
-        chunk: cursor.varint_u32()?,
-        chunks: cursor.varint_u32()?,
-    };
-    if sweep.chunk < sweep.chunks { Ok(sweep) } else { Err(Malformed("a sweep's chunk does not exist")) }
+        chunk: chunk(cursor)?,
+    })
+}
+
+fn chunk(cursor: &mut Cursor<'_>) -> Result<Chunk, Malformed> {
+    let chunk = Chunk { at: cursor.varint_u32()?, of: cursor.varint_u32()? };
+    if chunk.at < chunk.of { Ok(chunk) } else { Err(Malformed("a chunk does not exist")) }
 }
 
 fn patches<'a>(collection: CollectionId, mut cursor: Cursor<'a>) -> Result<Patches<'a>, Malformed> {
@@ -164,7 +174,8 @@ impl Command<'_> {
             Self::Sweep(sweep) => sweep.collection,
             Self::Fence { collection, .. }
             | Self::ClearSync { collection, .. }
-            | Self::DropCollection { collection } => *collection,
+            | Self::DropCollection { collection }
+            | Self::DropRecords { collection, .. } => *collection,
         }
     }
 }

@@ -138,7 +138,6 @@ pub fn sweep(
     mode: ExitMode,
     (chunk, chunks): (u32, u32),
 ) -> Bytes {
-    assert!(chunk < chunks, "chunks are numbered from 0");
     let mut entry = Vec::new();
     begin(kind::SWEEP, collection, &mut entry);
     entry.push(slot.0);
@@ -148,8 +147,7 @@ pub fn sweep(
         ExitMode::Clear => 1,
         ExitMode::Delete => 2,
     });
-    put_varint(u64::from(chunk), &mut entry);
-    put_varint(u64::from(chunks), &mut entry);
+    put_chunk(chunk, chunks, &mut entry);
     entry.into()
 }
 
@@ -162,12 +160,29 @@ pub fn clear_sync(collection: CollectionId, slot: SyncSlot) -> Bytes {
     entry.into()
 }
 
-/// An entry that drops a collection with all that the shard knows of it. Idempotent.
+/// An entry that drops a collection with all that the shard knows of it. Idempotent. Takes long to apply if there are
+/// many records: [`drop_records`] takes them away first.
 #[must_use]
 pub fn drop_collection(collection: CollectionId) -> Bytes {
     let mut entry = Vec::new();
     begin(kind::DROP_COLLECTION, collection, &mut entry);
     entry.into()
+}
+
+/// An entry that removes the records of a chunk of a collection, which is about to be dropped; for chunks see [`sweep`].
+/// Idempotent.
+#[must_use]
+pub fn drop_records(collection: CollectionId, (chunk, chunks): (u32, u32)) -> Bytes {
+    let mut entry = Vec::new();
+    begin(kind::DROP_RECORDS, collection, &mut entry);
+    put_chunk(chunk, chunks, &mut entry);
+    entry.into()
+}
+
+fn put_chunk(chunk: u32, chunks: u32, entry: &mut Vec<u8>) {
+    assert!(chunk < chunks, "chunks are numbered from 0");
+    put_varint(u64::from(chunk), entry);
+    put_varint(u64::from(chunks), entry);
 }
 
 fn begin(kind: u8, collection: CollectionId, entry: &mut Vec<u8>) {

@@ -9,6 +9,7 @@
 //! | 3 sweep | collection, slot (1 byte), generation, exit mode (1 byte: 0 keep, 1 clear, 2 delete), chunk, chunks |
 //! | 4 clear a sync | collection, slot (1 byte) |
 //! | 5 drop a collection | collection |
+//! | 6 drop records of a collection | collection, chunk, chunks |
 //!
 //! A patch is a number, four times the key's length plus what is done (0 upsert, 1 clear, 2 delete), then the key, and
 //! for an upsert the length of its fields and these fields in the record's own encoding (`record::fields`), so that
@@ -27,7 +28,7 @@ mod tests;
 use larder_types::ids::{CollectionId, Generation, Micros, SyncSlot};
 
 pub use decode::may_grow;
-pub use encode::{PatchEncoder, clear_sync, drop_collection, fence, sweep};
+pub use encode::{PatchEncoder, clear_sync, drop_collection, drop_records, fence, sweep};
 
 /// The version of the format.
 const VERSION: u8 = 1;
@@ -39,6 +40,7 @@ mod kind {
     pub(super) const SWEEP: u8 = 3;
     pub(super) const CLEAR_SYNC: u8 = 4;
     pub(super) const DROP_COLLECTION: u8 = 5;
+    pub(super) const DROP_RECORDS: u8 = 6;
 }
 
 /// What a patch does.

@@ -71,6 +71,7 @@ fn the_bytes_of_entries_are_fixed() {
     assert_eq!(hex(&sweep(collection, slot, generation, ExitMode::Delete, (1, 200))), "01030502ac020201c801");
     assert_eq!(hex(&clear_sync(collection, slot)), "01040502");
     assert_eq!(hex(&drop_collection(CollectionId(128))), "01058001");
+    assert_eq!(hex(&drop_records(collection, (1, 200))), "01060501c801");
 }
 
 #[test]
@@ -90,6 +91,7 @@ fn only_what_sets_fields_may_grow_records() {
         sweep(collection, slot, generation, ExitMode::Clear, (0, 1)),
         clear_sync(collection, slot),
         drop_collection(collection),
+        drop_records(collection, (0, 1)),
     ];
     assert!(others.iter().all(|entry| !may_grow(entry)));
     assert!(may_grow(b"no entry"));
@@ -145,13 +147,14 @@ fn entries_that_break_the_format_are_refused() {
     for (bytes, what) in [
         (&[][..], "the bytes end too early"),
         (&[2, 5, 1], "the entry's version is unknown"),
-        (&[1, 6, 1], "the entry's kind is unknown"),
+        (&[1, 7, 1], "the entry's kind is unknown"),
         (&[1, 0, 1], "the entry's kind is unknown"),
         (&[1, 5, 1, 0], "the entry is longer than its content"),
         (&[1, 5, 0x80, 0x80, 0x80, 0x80, 0x10], "a number exceeds 32 bits"),
         (&[1, 3, 1, 0, 0, 3, 0, 1], "an exit mode is unknown"),
-        (&[1, 3, 1, 0, 0, 1, 1, 1], "a sweep's chunk does not exist"),
-        (&[1, 3, 1, 0, 0, 1, 0, 0], "a sweep's chunk does not exist"),
+        (&[1, 3, 1, 0, 0, 1, 1, 1], "a chunk does not exist"),
+        (&[1, 3, 1, 0, 0, 1, 0, 0], "a chunk does not exist"),
+        (&[1, 6, 1, 2, 2], "a chunk does not exist"),
         (&[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1], "a key's length is out of bounds"),
         (&[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0x84, 0x20], "a key's length is out of bounds"),
         (&[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 7, b'k'], "a patch does something unknown"),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::reference::{Reference, SEED};
 use super::{FrozenShard, Shard, ShardOptions};
 use crate::command::decode::{Command, decode};
-use crate::command::{Outcome, PatchEncoder, PatchOrigin, clear_sync, drop_collection, fence, sweep};
+use crate::command::{Outcome, PatchEncoder, PatchOrigin, clear_sync, drop_collection, drop_records, fence, sweep};
 
 const OPTIONS: ShardOptions = ShardOptions { id: ShardId(3), hash_seed: SEED };
 const COLLECTIONS: [CollectionId; 2] = [CollectionId(1), CollectionId(2)];
@@ -28,6 +28,7 @@ enum Op {
     Sweep((CollectionId, SyncSlot, Generation), ExitMode, (u32, u32)),
     ClearSync(CollectionId, SyncSlot),
     Drop(CollectionId),
+    DropRecords(CollectionId, (u32, u32)),
     /// Delivers an entry again that was delivered before.
     Repeat(prop::sample::Index),
     /// Freezes the shard, to be compared with what it was when more was applied.
@@ -96,6 +97,7 @@ impl Pair {
             }
             Op::ClearSync(id, slot) => self.deliver(clear_sync(id, slot), Entry::Other(op)),
             Op::Drop(id) => self.deliver(drop_collection(id), Entry::Other(op)),
+            Op::DropRecords(id, chunk) => self.deliver(drop_records(id, chunk), Entry::Other(op)),
         }
     }
 
@@ -116,6 +118,10 @@ impl Pair {
             }
             Entry::Other(Op::Drop(id)) => {
                 reference.drop_collection(*id);
+                Outcome::Done
+            }
+            Entry::Other(Op::DropRecords(id, chunk)) => {
+                reference.drop_records(*id, *chunk);
                 Outcome::Done
             }
             Entry::Other(other) => panic!("{other:?} is no entry"),
@@ -232,9 +238,10 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => batch,
         2 => whom.clone().prop_map(|(id, slot, generation)| Op::Fence(id, slot, generation)),
-        3 => (whom.clone(), mode, chunk).prop_map(|(whom, mode, chunk)| Op::Sweep(whom, mode, chunk)),
+        3 => (whom.clone(), mode, chunk.clone()).prop_map(|(whom, mode, chunk)| Op::Sweep(whom, mode, chunk)),
         2 => whom.clone().prop_map(|(id, slot, _)| Op::ClearSync(id, slot)),
-        1 => whom.prop_map(|(id, _, _)| Op::Drop(id)),
+        1 => whom.clone().prop_map(|(id, _, _)| Op::Drop(id)),
+        1 => (whom, chunk).prop_map(|((id, _, _), chunk)| Op::DropRecords(id, chunk)),
         4 => any::<prop::sample::Index>().prop_map(Op::Repeat),
         1 => Just(Op::Freeze),
         1 => Just(Op::Restart),

@@ -13,7 +13,7 @@ use larder_types::patch::ExitMode;
 use crate::arena::Arena;
 use crate::arena::location::Location;
 use crate::command::Patched;
-use crate::command::decode::{Change, Patch, Sweep};
+use crate::command::decode::{Change, Chunk, Patch, Sweep};
 use crate::record::clears::{Clears, MAX_CLEARS};
 use crate::record::merge::{Merged, Scratch};
 use crate::record::row::{Group, Row, key_of};
@@ -97,13 +97,11 @@ impl Records<'_> {
         if sweep.mode == ExitMode::Keep {
             return 0;
         }
-        let (first, last) = bounds(sweep.chunk, sweep.chunks);
         let mut swept = 0;
-        for found in self.table.around(first, last) {
+        for found in self.in_chunk(sweep.chunk) {
             let row = Row::of_checked(self.arena.record(found.location));
-            let place = spread(KeyHash::of(self.seed, row.key));
             let group = row.group(sweep.slot, self.table.clears());
-            if place < first || place > last || group.is_none_or(|group| group.generation >= sweep.generation) {
+            if group.is_none_or(|group| group.generation >= sweep.generation) {
                 continue;
             }
             match sweep.mode {
@@ -113,6 +111,23 @@ impl Records<'_> {
             swept += 1;
         }
         swept
+    }
+
+    /// Removes the records of a chunk.
+    pub(crate) fn drop_chunk(&mut self, chunk: Chunk) {
+        for found in self.in_chunk(chunk) {
+            self.remove(&found);
+        }
+    }
+
+    fn in_chunk(&self, chunk: Chunk) -> Vec<Found> {
+        let (first, last) = bounds(chunk);
+        let mut found = self.table.around(first, last);
+        found.retain(|found| {
+            let place = spread(KeyHash::of(self.seed, key_of(self.arena.record(found.location))));
+            (first..=last).contains(&place)
+        });
+        found
     }
 
     /// Removes the sync's fields from all records.
@@ -242,10 +257,10 @@ fn lengths(row: Row<'_>, clears: &Clears) -> impl Iterator<Item = (SyncSlot, u64
 }
 
 /// The first and the last place of a chunk.
-fn bounds(chunk: u32, chunks: u32) -> (u64, u64) {
-    let start = |chunk: u32| (u128::from(chunk) << 64).div_ceil(u128::from(chunks));
-    let last = start(chunk + 1) - 1;
-    (u64::try_from(start(chunk)).unwrap_or(u64::MAX), u64::try_from(last).unwrap_or(u64::MAX))
+fn bounds(chunk: Chunk) -> (u64, u64) {
+    let start = |at: u32| (u128::from(at) << 64).div_ceil(u128::from(chunk.of));
+    let last = start(chunk.at + 1) - 1;
+    (u64::try_from(start(chunk.at)).unwrap_or(u64::MAX), u64::try_from(last).unwrap_or(u64::MAX))
 }
 
 /// Takes `before` from a counter and adds `after`. The writer alone changes counters, so a load and a store lose nothing.
@@ -259,11 +274,12 @@ mod tests {
 
     #[test]
     fn chunks_cover_the_space_without_overlap() {
-        for chunks in [1, 2, 3, 7, 64, 1000, u32::MAX] {
-            assert_eq!(bounds(0, chunks).0, 0);
-            assert_eq!(bounds(chunks - 1, chunks).1, u64::MAX);
-            for chunk in (1..chunks).take(100) {
-                assert_eq!(bounds(chunk - 1, chunks).1 + 1, bounds(chunk, chunks).0);
+        for of in [1, 2, 3, 7, 64, 1000, u32::MAX] {
+            let bounds = |at| bounds(Chunk { at, of });
+            assert_eq!(bounds(0).0, 0);
+            assert_eq!(bounds(of - 1).1, u64::MAX);
+            for at in (1..of).take(100) {
+                assert_eq!(bounds(at - 1).1 + 1, bounds(at).0);
             }
         }
     }

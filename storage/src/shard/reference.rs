@@ -127,7 +127,7 @@ impl Reference {
         index: u64,
         (id, slot, generation): (CollectionId, SyncSlot, Generation),
         mode: ExitMode,
-        (chunk, chunks): (u32, u32),
+        chunk: (u32, u32),
     ) -> Outcome {
         if let Some(stale) = self.fence(id, slot, generation) {
             return stale;
@@ -135,9 +135,8 @@ impl Reference {
         let records = &mut self.collections.entry(id).or_default().records;
         let mut swept = 0;
         records.retain(|key, record| {
-            let place = u128::from(spread(KeyHash::of(SEED, key.as_bytes())));
             let outdated = record.groups.get(&slot).is_some_and(|group| group.generation < generation);
-            if mode == ExitMode::Keep || !outdated || (place * u128::from(chunks)) >> 64 != u128::from(chunk) {
+            if mode == ExitMode::Keep || !outdated || !is_in(key, chunk) {
                 return true;
             }
             swept += 1;
@@ -153,6 +152,12 @@ impl Reference {
             if record.groups.remove(&slot).is_some() {
                 record.version = index;
             }
+        }
+    }
+
+    pub(super) fn drop_records(&mut self, id: CollectionId, chunk: (u32, u32)) {
+        if let Some(collection) = self.collections.get_mut(&id) {
+            collection.records.retain(|key, _| !is_in(key, chunk));
         }
     }
 
@@ -200,6 +205,11 @@ impl Reference {
         };
         assert_eq!(stats, expected);
     }
+}
+
+fn is_in(key: &str, (chunk, chunks): (u32, u32)) -> bool {
+    let place = u128::from(spread(KeyHash::of(SEED, key.as_bytes())));
+    (place * u128::from(chunks)) >> 64 == u128::from(chunk)
 }
 
 impl Record {

@@ -140,6 +140,12 @@ impl State {
                 }
                 Outcome::Done
             }
+            Command::DropRecords { collection, chunk } => {
+                if let Some(mut records) = self.records(index, collection) {
+                    records.drop_chunk(chunk);
+                }
+                Outcome::Done
+            }
             Command::DropCollection { collection } => {
                 self.drop_collection(collection, shared);
                 Outcome::Done

@@ -10,6 +10,7 @@ use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::http::request::Parts;
 use larder_replication::catalog::{Catalog, Collection};
+use larder_storage::record::FieldSet;
 use larder_types::error::ErrorCode;
 use larder_types::hash::{KeyHash, ShardCount};
 use larder_types::ids::{FieldId, ShardId};
@@ -35,8 +36,8 @@ pub(crate) enum Found {
 /// What the query string asks for.
 #[derive(Default)]
 struct Options {
-    /// Only these fields, ascending.
-    only: Option<Vec<FieldId>>,
+    /// Only these fields.
+    only: Option<FieldSet>,
     /// An absent record is `{}`.
     empty_if_missing: bool,
 }
@@ -75,10 +76,10 @@ pub(crate) fn look_up(core: &Core, auth: &AuthCache, head: &Parts, path: &Record
     let mut body = core.scratch.borrow_mut();
     body.clear();
     let etag = reader.get(collection.id, hash, path.value.as_bytes(), |record| {
-        let etag = Etag::new(cluster, record.version(), collection, options.only.as_deref());
+        let etag = Etag::new(cluster, record.version(), collection, options.only.as_ref());
         let known = head.headers.get(IF_NONE_MATCH).is_some_and(|header| etag.is_in(header.as_bytes()));
         if !known {
-            record.write_json(&collection.dictionary, options.only.as_deref(), &mut body);
+            record.write_json(&collection.dictionary, options.only.as_ref(), &mut body);
         }
         (etag, known)
     });
@@ -144,16 +145,12 @@ impl Options {
     }
 }
 
-fn projection(names: &str, collection: &Collection) -> Result<Vec<FieldId>, ApiError> {
+fn projection(names: &str, collection: &Collection) -> Result<FieldSet, ApiError> {
     let unknown = |name: &str| {
         let details = serde_json::json!({ "field": name });
         ApiError::new(ErrorCode::UnknownField, format!("the collection has no field `{name}`")).with_details(details)
     };
-    let ids = names.split(',').map(|name| collection.field(name).map(|field| field.id).ok_or_else(|| unknown(name)));
-    let mut ids = ids.collect::<Result<Vec<_>, _>>()?;
-    ids.sort_unstable();
-    ids.dedup();
-    Ok(ids)
+    names.split(',').map(|name| collection.field(name).map(|field| field.id).ok_or_else(|| unknown(name))).collect()
 }
 
 /// Refuses a request that wants something other than JSON.
@@ -193,14 +190,14 @@ struct Etag {
 }
 
 impl Etag {
-    fn new(cluster: &str, version: u64, collection: &Collection, only: Option<&[FieldId]>) -> Self {
+    fn new(cluster: &str, version: u64, collection: &Collection, only: Option<&FieldSet>) -> Self {
         let mut text = [0; 64];
         let mut rest = &mut text[..];
         let last = collection.fields.last().map_or(0, |field| field.id.0);
         // Numbers of 8, 16, 4, 4 and 16 hexadecimal digits at most and their marks fit, so writing cannot fail.
         let mut done = write!(rest, "\"{cluster:.8}-{version:x}-{last:x}-{:x}", collection.fields.len());
         if let Some(only) = only {
-            let seed = |hash: u64, id: &FieldId| KeyHash::of(hash, &id.0.to_le_bytes()).0;
+            let seed = |hash: u64, id: FieldId| KeyHash::of(hash, &id.0.to_le_bytes()).0;
             done = done.and_then(|()| write!(rest, "-{:x}", only.iter().fold(0, seed)));
         }
         done = done.and_then(|()| write!(rest, "\""));
@@ -261,8 +258,8 @@ mod tests {
     }
 
     fn tag_in(cluster: &str, version: u64, fields: &[(u16, &str)], only: Option<&[u16]>) -> String {
-        let only: Option<Vec<_>> = only.map(|ids| ids.iter().copied().map(FieldId).collect());
-        let etag = Etag::new(cluster, version, &collection(fields), only.as_deref());
+        let only: Option<FieldSet> = only.map(|ids| ids.iter().copied().map(FieldId).collect());
+        let etag = Etag::new(cluster, version, &collection(fields), only.as_ref());
         String::from_utf8(etag.bytes().to_vec()).unwrap()
     }
 

@@ -1,41 +1,39 @@
 //! The names of a collection's fields, rendered once for the lookup path.
 
-use std::ops::Range;
-
 use larder_types::ids::FieldId;
 use larder_types::json::write_string;
 
+use super::padded_text::PaddedText;
+
 /// The names of a collection's fields, rendered once for the lookup path. Built from the catalog.
 ///
-/// Field ids are small and dense, so an array is the map; each name stands in one buffer as `"name":`, ready to copy.
+/// Field ids are small and dense, so an array is the map; each name stands there as `,"name":`, ready to copy.
 #[derive(Debug, Default)]
 pub struct Dictionary {
-    rendered: String,
-    ranges: Vec<Range<usize>>,
+    names: Vec<Option<PaddedText>>,
 }
 
 impl Dictionary {
     /// A dictionary of these fields. Fields that are not listed are not shown by lookups.
     #[must_use]
     pub fn new<'a>(fields: impl IntoIterator<Item = (FieldId, &'a str)>) -> Self {
-        let mut dictionary = Self::default();
+        let mut names = Vec::new();
         for (id, name) in fields {
-            let start = dictionary.rendered.len();
-            write_string(name, &mut dictionary.rendered);
-            dictionary.rendered.push(':');
+            let mut rendered = String::from(",");
+            write_string(name, &mut rendered);
+            rendered.push(':');
             let at = usize::from(id.0);
-            if dictionary.ranges.len() <= at {
-                dictionary.ranges.resize(at + 1, 0..0);
+            if names.len() <= at {
+                names.resize(at + 1, None);
             }
-            dictionary.ranges[at] = start..dictionary.rendered.len();
+            names[at] = Some(PaddedText::new(&rendered));
         }
-        dictionary
+        Self { names }
     }
 
-    /// The field's name with quotes and colon, or `None` if it is not listed.
-    pub(crate) fn rendered(&self, id: FieldId) -> Option<&[u8]> {
-        let range = self.ranges.get(usize::from(id.0)).filter(|range| !range.is_empty())?;
-        Some(&self.rendered.as_bytes()[range.clone()])
+    /// The field's name with a comma before it, quotes and a colon, or `None` if it is not listed.
+    pub(crate) fn rendered(&self, id: FieldId) -> Option<&PaddedText> {
+        self.names.get(usize::from(id.0))?.as_ref()
     }
 }
 
@@ -46,9 +44,10 @@ mod tests {
     #[test]
     fn names_are_quoted_and_escaped() {
         let dictionary = Dictionary::new([(FieldId(2), "plain"), (FieldId(0), "a\"b")]);
-        assert_eq!(dictionary.rendered(FieldId(2)), Some(&b"\"plain\":"[..]));
-        assert_eq!(dictionary.rendered(FieldId(0)), Some(&b"\"a\\\"b\":"[..]));
-        assert_eq!(dictionary.rendered(FieldId(1)), None);
-        assert_eq!(dictionary.rendered(FieldId(u16::MAX)), None);
+        let rendered = |id| dictionary.rendered(FieldId(id)).map(PaddedText::as_bytes);
+        assert_eq!(rendered(2), Some(&b",\"plain\":"[..]));
+        assert_eq!(rendered(0), Some(&b",\"a\\\"b\":"[..]));
+        assert_eq!(rendered(1), None);
+        assert_eq!(rendered(u16::MAX), None);
     }
 }

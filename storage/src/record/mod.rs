@@ -33,9 +33,11 @@
 pub(crate) mod clears;
 pub(crate) mod cursor;
 mod dictionary;
+mod field_set;
 pub(crate) mod fields;
 mod json;
 pub(crate) mod merge;
+mod padded_text;
 pub(crate) mod row;
 #[cfg(test)]
 mod tests;
@@ -43,4 +45,5 @@ pub(crate) mod value;
 mod view;
 
 pub use dictionary::Dictionary;
+pub use field_set::FieldSet;
 pub use view::{GroupInfo, RecordCopy, RecordView};

@@ -30,7 +30,7 @@ fn record(key: &str, version: u64, groups: &[Group<'_>]) -> Vec<u8> {
     out
 }
 
-fn json(record: &[u8], names: &Dictionary, only: Option<&[FieldId]>, clears: &Clears) -> String {
+fn json(record: &[u8], names: &Dictionary, only: Option<&FieldSet>, clears: &Clears) -> String {
     let mut out = Vec::new();
     RecordView::new(Row::check(record).unwrap(), clears).write_json(names, only, &mut out);
     String::from_utf8(out).unwrap()
@@ -175,9 +175,9 @@ fn fields_come_in_order_of_slot_and_id_and_only_as_asked() {
     let names = Dictionary::new([(FieldId(20), "first"), (FieldId(4), "second"), (FieldId(6), "third")]);
     let none = Clears::default();
     assert_eq!(json(&bytes, &names, None, &none), r#"{"first":1,"second":"SE","third":"pro"}"#);
-    let only = [FieldId(6), FieldId(20), FieldId(7)];
+    let only: FieldSet = [6, 20, 7].map(FieldId).into_iter().collect();
     assert_eq!(json(&bytes, &names, Some(&only), &none), r#"{"first":1,"third":"pro"}"#);
-    assert_eq!(json(&bytes, &names, Some(&[]), &none), "{}");
+    assert_eq!(json(&bytes, &names, Some(&FieldSet::default()), &none), "{}");
     assert_eq!(json(&bytes, &Dictionary::default(), None, &none), "{}");
     let cleared = Clears::default().with(SyncSlot(2), vec![9]);
     assert_eq!(json(&bytes, &names, None, &cleared), r#"{"second":"SE","third":"pro"}"#);

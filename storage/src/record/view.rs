@@ -7,6 +7,7 @@ use larder_types::ids::{FieldId, Generation, Micros, SyncSlot};
 
 use super::clears::Clears;
 use super::dictionary::Dictionary;
+use super::field_set::FieldSet;
 use super::fields::Fields;
 use super::row::{Group, Row, RowWriter, key_of};
 use super::value::Encoded;
@@ -81,18 +82,15 @@ impl<'a> RecordView<'a> {
 
     /// Appends the record as a JSON object: fields in order of slot and field id, those that the dictionary does not
     /// know left out. `only` limits it to some fields.
-    pub fn write_json(&self, dictionary: &Dictionary, only: Option<&[FieldId]>, out: &mut Vec<u8>) {
+    pub fn write_json(&self, dictionary: &Dictionary, only: Option<&FieldSet>, out: &mut Vec<u8>) {
         out.push(b'{');
         let start = out.len();
         self.for_each(|_, id, value| {
             let Some(name) = dictionary.rendered(id) else { return };
-            if only.is_some_and(|ids| !ids.contains(&id)) {
+            if only.is_some_and(|ids| !ids.contains(id)) {
                 return;
             }
-            if out.len() > start {
-                out.push(b',');
-            }
-            out.extend_from_slice(name);
+            out.extend_from_slice(&name.as_bytes()[usize::from(out.len() == start)..]);
             value.write_json(out);
         });
         out.push(b'}');

@@ -70,7 +70,10 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report {
         records: options.records,
         record_bytes: per(memory.bytes, options.records),
-        held_bytes: per(memory.arena_bytes + memory.bytes - content(&contest.reader), options.records),
+        held_bytes: per(
+            memory.arena_bytes + memory.bytes - contest.reader.stats(COLLECTION).content_bytes(),
+            options.records,
+        ),
         json_bytes: contest.json_bytes()?,
         times: Vec::new(),
     };
@@ -108,11 +111,6 @@ fn load(records: u64) -> anyhow::Result<Shard> {
         }
     }
     Ok(shard)
-}
-
-/// Bytes of the records' content in the arena, without the tables.
-fn content(reader: &ShardReader) -> u64 {
-    reader.memory().bytes - reader.stats(COLLECTION).table_bytes
 }
 
 impl Contest {

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. It is decided before proposing. What is in the log is applied, whatever it takes.
-//! 2. It is decided by what can be seen of the records and by the tables, not by where the records lie in memory.
+//! 2. It is decided by what is stored and was applied, not by where the records lie in memory.
 //! 3. What makes room is never refused: deletes, clears, fences, sweeps, and dropping collections.
 //!
 //! The rest of the limit is for what that measure leaves out: dead records that are not cleaned up yet, which are up to

@@ -9,11 +9,13 @@
 //! only in the first run and after a run of 255. So a sync that always writes all of its fields, which is the rule,
 //! pays two bytes for their ids.
 //!
-//! Invariants: ids ascend; a list of fields has one encoding only; what passes [`Fields::check`] is that encoding.
+//! Invariants: ids ascend; a list of fields has one encoding only, but for texts, see `value`; what passes
+//! [`Fields::check`] is that encoding.
 
 use larder_types::ids::FieldId;
 
 use super::cursor::{Cursor, Malformed, put_varint};
+use super::intern::{Interner, Pools};
 use super::value::Encoded;
 
 /// Most values in one run.
@@ -36,11 +38,14 @@ impl<'a> Fields<'a> {
         Self { cursor: Cursor::new(bytes), next: 0, left: 0, run: 0 }
     }
 
-    /// Checks that the bytes are what [`FieldsWriter`] writes.
-    pub(crate) fn check(bytes: &'a [u8]) -> Result<(), Malformed> {
+    /// Checks that the bytes are what [`FieldsWriter`] writes, and that every interned text is in these pools.
+    pub(crate) fn check(bytes: &'a [u8], pools: &Pools) -> Result<(), Malformed> {
         let mut fields = Self::new(bytes);
-        while let Some((_, value)) = fields.step()? {
+        while let Some((field, value)) = fields.step()? {
             value.check()?;
+            if value.interned().is_some_and(|id| pools.text(field, id).is_none()) {
+                return Err(Malformed("an interned text is not in its field's pool"));
+            }
         }
         Ok(())
     }
@@ -100,9 +105,9 @@ impl<'a> FieldsWriter<'a> {
     }
 }
 
-/// Appends to `out` the fields of both lists, `patch` winning where both have one. Tells whether that changes anything
-/// in `old`.
-pub(crate) fn merge(old: &[u8], patch: &[u8], out: &mut Vec<u8>) -> Result<bool, Malformed> {
+/// Appends to `out` the fields of both lists, `patch` winning where both have one, its texts interned. Tells whether that
+/// changes any value in `old`.
+pub(crate) fn merge(old: &[u8], patch: &[u8], interner: &mut Interner, out: &mut Vec<u8>) -> Result<bool, Malformed> {
     let (mut old, mut patch) = (Fields::new(old), Fields::new(patch));
     let mut writer = FieldsWriter::new(out);
     let mut changed = false;
@@ -114,13 +119,13 @@ pub(crate) fn merge(old: &[u8], patch: &[u8], out: &mut Vec<u8>) -> Result<bool,
                 kept = old.step()?;
             }
             (_, Some((id, value))) => {
-                writer.field(id).extend_from_slice(value.bytes);
-                match kept {
-                    Some((same, before)) if same == id => {
-                        changed |= before.bytes != value.bytes;
-                        kept = old.step()?;
-                    }
-                    _ => changed = true,
+                let before = kept.filter(|(same, _)| *same == id).map(|(_, value)| value.bytes);
+                let stored = interner.intern(id, value, before).unwrap_or(value.bytes);
+                writer.field(id).extend_from_slice(stored);
+                // What is there may be the same text from before there was a pool, or from when it was not full.
+                changed |= before != Some(stored) && before != Some(value.bytes);
+                if before.is_some() {
+                    kept = old.step()?;
                 }
                 set = patch.step()?;
             }
@@ -136,6 +141,7 @@ pub(crate) mod tests {
     use larder_types::value::Value;
     use proptest::prelude::*;
 
+    use super::super::intern;
     use super::super::value::{encode, tests::any_value};
     use super::*;
 
@@ -157,9 +163,40 @@ pub(crate) mod tests {
         all
     }
 
+    /// As [`read`], with interned texts.
+    fn read_all(bytes: &[u8], pools: &Pools) -> BTreeMap<u16, Value> {
+        assert_eq!(Fields::check(bytes, pools), Ok(()));
+        let mut fields = Fields::new(bytes);
+        let mut all = BTreeMap::new();
+        while let Some((field, value)) = fields.step().unwrap() {
+            let text = value.interned().map(|id| pools.text(field, id).unwrap().as_bytes());
+            all.insert(
+                field.0,
+                text.map_or_else(
+                    || value.decode().unwrap(),
+                    |text| Value::String(String::from_utf8(text.into()).unwrap()),
+                ),
+            );
+        }
+        all
+    }
+
     fn any_fields() -> impl Strategy<Value = BTreeMap<u16, Value>> {
         let id = prop_oneof![0u16..12, any::<u16>(), u16::MAX - 3..=u16::MAX];
         proptest::collection::btree_map(id, any_value(), 0..10)
+    }
+
+    #[test]
+    fn an_id_that_no_text_belongs_to_is_refused() {
+        let mut bytes = write(&[(3, Value::Null)].into());
+        assert_eq!(bytes.pop(), Some(0));
+        super::super::value::put_interned(1, &mut bytes);
+        let check = |id, texts: &[&str]| Fields::check(&bytes, intern::tests::pooled(&[(FieldId(id), texts)]).pools());
+        let refused = Err(Malformed("an interned text is not in its field's pool"));
+        assert_eq!(check(3, &["first", "second"]), Ok(()));
+        assert_eq!(check(3, &["first"]), refused);
+        assert_eq!(check(4, &["first", "second"]), refused);
+        assert_eq!(Fields::check(&bytes, &Pools::none()), refused);
     }
 
     #[test]
@@ -167,7 +204,7 @@ pub(crate) mod tests {
         let fields: BTreeMap<_, _> = (3..603).map(|id| (id, Value::Null)).collect();
         let bytes = write(&fields);
         assert_eq!(bytes.len(), 600 + 3 * 2);
-        assert_eq!(Fields::check(&bytes), Ok(()));
+        assert_eq!(Fields::check(&bytes, &Pools::none()), Ok(()));
         assert_eq!(read(&bytes), fields);
     }
 
@@ -180,7 +217,7 @@ pub(crate) mod tests {
             (&[0xff, 0xff, 0x03, 2, 0, 0], "a field id exceeds 16 bits"),
             (&[0xff, 0xff, 0xff, 0xff, 0x0f, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 0], "a field id exceeds 16 bits"),
         ] {
-            assert_eq!(Fields::check(bytes), Err(Malformed(what)));
+            assert_eq!(Fields::check(bytes, &Pools::none()), Err(Malformed(what)));
         }
     }
 
@@ -188,7 +225,7 @@ pub(crate) mod tests {
         #[test]
         fn fields_survive(fields in any_fields()) {
             let bytes = write(&fields);
-            prop_assert_eq!(Fields::check(&bytes), Ok(()));
+            prop_assert_eq!(Fields::check(&bytes, &Pools::none()), Ok(()));
             prop_assert_eq!(read(&bytes), fields);
         }
 
@@ -196,7 +233,7 @@ pub(crate) mod tests {
         fn what_passes_the_check_is_what_would_be_written(
             bytes in proptest::collection::vec(prop_oneof![0u8..6, any::<u8>()], 0..24)
         ) {
-            if Fields::check(&bytes).is_ok() {
+            if Fields::check(&bytes, &Pools::none()).is_ok() {
                 prop_assert_eq!(write(&read(&bytes)), bytes);
             }
         }
@@ -205,9 +242,38 @@ pub(crate) mod tests {
         fn merging_overwrites_and_keeps(old in any_fields(), patch in any_fields()) {
             let (mut out, mut reference) = (Vec::new(), old.clone());
             reference.extend(patch.clone());
-            let changed = merge(&write(&old), &write(&patch), &mut out).unwrap();
+            let changed = merge(&write(&old), &write(&patch), &mut Interner::new(0), &mut out).unwrap();
             prop_assert_eq!(&out, &write(&reference));
             prop_assert_eq!(changed, reference != old);
+        }
+
+        #[test]
+        fn texts_are_the_same_whether_interned_or_not(
+            first in any_fields(), second in any_fields(), plain in any::<bool>(),
+        ) {
+            // The fields of the middle have pools, in which some of the texts are.
+            let texts: Vec<_> = first.values().filter_map(|v| if let Value::String(text) = v { Some(text) } else { None })
+                .filter(|text| (2..=64).contains(&text.len())).map(String::as_str).collect();
+            let pooled: Vec<_> = (3..9).map(FieldId).filter(|_| !texts.is_empty()).map(|id| (id, &texts[..1])).collect();
+            let mut interner = intern::tests::pooled(&pooled);
+            let (mut old, mut new, mut again) = (Vec::new(), Vec::new(), Vec::new());
+            // What was written before there were pools.
+            let mut none = Interner::new(0);
+            merge(&[], &write(&first), if plain { &mut none } else { &mut interner }, &mut old).unwrap();
+            let pools = interner.pools().clone();
+            prop_assert_eq!(read_all(&old, &pools), first.clone());
+            let mut reference = first.clone();
+            reference.extend(second.clone());
+            let changed = merge(&old, &write(&second), &mut interner, &mut new).unwrap();
+            prop_assert_eq!(read_all(&new, &pools), reference.clone());
+            prop_assert_eq!(changed, reference != first);
+            prop_assert_eq!(merge(&new, &write(&reference), &mut interner, &mut again), Ok(false));
+            let mut fields = Fields::new(&again);
+            let fields = std::iter::from_fn(|| fields.step().unwrap());
+            let interned = fields.filter(|(_, value)| value.interned().is_some()).count();
+            let expected = reference.iter().filter(|(id, value)| (3..9).contains(*id) && !pooled.is_empty()
+                && matches!(value, Value::String(text) if (2..=64).contains(&text.len()))).count();
+            prop_assert_eq!(interned, expected);
         }
     }
 }

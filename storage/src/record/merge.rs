@@ -7,6 +7,7 @@ use larder_types::ids::SyncSlot;
 
 use super::clears::Clears;
 use super::fields;
+use super::intern::Interner;
 use super::row::{Group, Row, RowWriter};
 
 /// What an upsert did.
@@ -22,6 +23,16 @@ pub(crate) enum Merged {
     TooLarge,
 }
 
+/// A patch that sets fields. It must have been checked.
+pub(crate) struct Upsert<'a> {
+    /// The record's key.
+    pub(crate) key: &'a [u8],
+    /// The sync's group as it would be in a new record.
+    pub(crate) group: Group<'a>,
+    /// The version of a record that it changes.
+    pub(crate) index: u64,
+}
+
 /// Buffers that are used again and again.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -31,20 +42,20 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Writes the record with the patch applied. `patch` is the sync's group as it would be in a new record, of which
-    /// `index` is the version. Both must have been checked.
+    /// Writes the record with the patch applied, its texts interned. The record must have been checked.
     #[allow(clippy::expect_used, reason = "records and patches were checked before")]
     pub(crate) fn upsert(
         &mut self,
         old: Option<Row<'_>>,
-        key: &[u8],
-        patch: &Group<'_>,
-        index: u64,
+        upsert: &Upsert<'_>,
         clears: &Clears,
+        interner: &mut Interner,
     ) -> Merged {
+        let Upsert { key, group: patch, index } = upsert;
         let before = old.and_then(|row| row.group(patch.slot, clears));
         self.fields.clear();
-        let changed = fields::merge(before.map_or(&[], |group| group.fields), patch.fields, &mut self.fields)
+        let before_fields = before.map_or(&[][..], |group| group.fields);
+        let changed = fields::merge(before_fields, patch.fields, interner, &mut self.fields)
             .expect("fields that were checked can be walked");
         let merged = match before {
             None => Merged::Added,
@@ -53,7 +64,7 @@ impl Scratch {
         };
         let version = match old {
             Some(row) if merged == Merged::Unchanged => row.version(clears),
-            _ => index,
+            _ => *index,
         };
         let new = Group { fields: &self.fields, ..*patch };
         let mut writer = RowWriter::new(key, version, &mut self.record);

@@ -27,7 +27,8 @@
 //! 1. A record that readers can see never changes; a patch makes another one.
 //! 2. Bytes from a log entry or a snapshot pass `check` before anything else is done with them: it returns errors and
 //!    never panics. What has passed is walked without further checks of content.
-//! 3. Contents have one encoding, so equality of bytes is equality of values.
+//! 3. Contents have one encoding, so equality of bytes is equality of values. Only a text has two when it is stored: as
+//!    it is, or as its id in the pool of its field, see `intern`. A patch has it as it is, and is compared as both.
 //! 4. The key follows the header at a fixed place: a lookup compares it without reading anything else.
 
 pub(crate) mod clears;
@@ -35,6 +36,7 @@ pub(crate) mod cursor;
 mod dictionary;
 mod field_set;
 pub(crate) mod fields;
+pub(crate) mod intern;
 mod json;
 pub(crate) mod merge;
 mod padded_text;

@@ -6,6 +6,7 @@ use larder_types::limits::{MAX_KEY_BYTES, MAX_RECORD_BYTES};
 use super::clears::Clears;
 use super::cursor::{Cursor, Malformed, put_varint, varint_len};
 use super::fields::Fields;
+use super::intern::Pools;
 
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 4;
@@ -75,8 +76,9 @@ impl<'a> Row<'a> {
         Self::read(bytes).expect("a record that was checked can be split")
     }
 
-    /// Splits bytes that may be anything and checks that they are what [`RowWriter`] writes.
-    pub(crate) fn check(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    /// Splits bytes that may be anything and checks that they are what [`RowWriter`] writes, and that every interned text
+    /// is in these pools.
+    pub(crate) fn check(bytes: &'a [u8], pools: &Pools) -> Result<Self, Malformed> {
         let row = Self::read(bytes)?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Malformed("a record exceeds the largest size"));
@@ -94,7 +96,7 @@ impl<'a> Row<'a> {
                 return Err(Malformed("a record's groups are not in order"));
             }
             last = Some(group.slot);
-            Fields::check(group.fields)?;
+            Fields::check(group.fields, pools)?;
         }
         Ok(row)
     }
@@ -114,9 +116,9 @@ impl<'a> Row<'a> {
         self.live(clears).find(|group| group.slot == slot)
     }
 
-    /// Bytes of the record's content: what it counts for in the shard's memory. Depends on what can be seen of the record
-    /// and not on how it came to be: the version and the padding are counted at their usual size, and groups that a
-    /// clear has made absent are not counted.
+    /// Bytes of the record's content: what it counts for in the shard's memory. Depends on what is stored in the record
+    /// and not on where it stands: the version and the padding are counted at their usual size, and groups that a clear
+    /// has made absent are not counted.
     pub(crate) fn content_len(self, clears: &Clears) -> usize {
         OVERHEAD_BYTES + self.key.len() + self.live(clears).map(|group| group.encoded_len()).sum::<usize>()
     }

@@ -1,6 +1,7 @@
 //! Whole records: their bytes, their size, and what is refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use larder_types::decimal::Decimal;
 use larder_types::ids::{FieldId, Generation, SyncSlot};
@@ -10,6 +11,7 @@ use larder_types::value::Value;
 use proptest::prelude::*;
 
 use super::clears::Clears;
+use super::intern::Pools;
 use super::row::{Group, Row, RowWriter, record_len, seconds_of};
 use super::value::tests::any_value;
 use super::*;
@@ -32,7 +34,8 @@ fn record(key: &str, version: u64, groups: &[Group<'_>]) -> Vec<u8> {
 
 fn json(record: &[u8], names: &Dictionary, only: Option<&FieldSet>, clears: &Clears) -> String {
     let mut out = Vec::new();
-    RecordView::new(Row::check(record).unwrap(), clears).write_json(names, only, &mut out);
+    let pools = Arc::default();
+    RecordView::new(Row::check(record, &pools).unwrap(), clears, &pools).write_json(names, only, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -151,7 +154,7 @@ fn a_customer_takes_two_fifths_of_its_json() {
 fn the_header_counts_up_to_the_largest_key_and_record() {
     let key = "k".repeat(MAX_KEY_BYTES);
     let bytes = record(&key, u64::MAX, &[]);
-    let row = Row::check(&bytes).unwrap();
+    let row = Row::check(&bytes, &Pools::none()).unwrap();
     assert_eq!((row.key, row.version), (key.as_bytes(), u64::MAX));
 
     let largest = |len: usize| {
@@ -164,7 +167,7 @@ fn the_header_counts_up_to_the_largest_key_and_record() {
     let overhead = largest(100_000).unwrap().len() - 100_000;
     let whole = largest(MAX_RECORD_BYTES - overhead).unwrap();
     assert_eq!(record_len(*whole.first_chunk().unwrap()), MAX_RECORD_BYTES);
-    assert!(Row::check(&whole).is_ok());
+    assert!(Row::check(&whole, &Pools::none()).is_ok());
     assert_eq!(largest(MAX_RECORD_BYTES - overhead + 1), None);
 }
 
@@ -181,7 +184,8 @@ fn fields_come_in_order_of_slot_and_id_and_only_as_asked() {
     assert_eq!(json(&bytes, &Dictionary::default(), None, &none), "{}");
     let cleared = Clears::default().with(SyncSlot(2), vec![9]);
     assert_eq!(json(&bytes, &names, None, &cleared), r#"{"second":"SE","third":"pro"}"#);
-    let view = RecordView::new(Row::check(&bytes).unwrap(), &cleared);
+    let pools = Arc::default();
+    let view = RecordView::new(Row::check(&bytes, &pools).unwrap(), &cleared, &pools);
     assert_eq!(view.version(), 9);
     assert_eq!(
         view.groups().collect::<Vec<_>>(),
@@ -208,8 +212,8 @@ fn times_that_no_record_holds_are_moved_to_the_nearest() {
 fn records_that_break_the_format_are_refused() {
     let fields = fields::tests::write(&customer());
     let good = record("48213377", 5, &[group(0, &fields), group(3, &[])]);
-    assert!(Row::check(&good).is_ok());
-    let refused = |bytes: &[u8]| Row::check(bytes).unwrap_err().0;
+    assert!(Row::check(&good, &Pools::none()).is_ok());
+    let refused = |bytes: &[u8]| Row::check(bytes, &Pools::none()).unwrap_err().0;
     assert_eq!(refused(&good[..good.len() - 1]), "a record's length is wrong");
     assert_eq!(refused(&[]), "the bytes end too early");
     let flagged: Vec<_> = good.iter().enumerate().map(|(at, byte)| byte | u8::from(at == 3) << 5).collect();
@@ -226,7 +230,7 @@ fn no_cut_and_no_flipped_bit_makes_the_decoder_panic() {
     let fields = fields::tests::write(&all_kinds());
     let good = record("48213377", 5, &[group(0, &fields)]);
     for len in 0..good.len() {
-        assert!(Row::check(&good[..len]).is_err(), "a record cut to {len} bytes was accepted");
+        assert!(Row::check(&good[..len], &Pools::none()).is_err(), "a record cut to {len} bytes was accepted");
     }
     for bit in 0..good.len() * 8 {
         let mut bytes = good.clone();
@@ -237,11 +241,12 @@ fn no_cut_and_no_flipped_bit_makes_the_decoder_panic() {
 
 /// Does with a record that passes the check whatever readers do.
 fn show_if_whole(bytes: &[u8]) {
-    let Ok(row) = Row::check(bytes) else { return };
+    let pools = Arc::default();
+    let Ok(row) = Row::check(bytes, &pools) else { return };
     let names: Vec<_> = (0..50).map(|id| format!("f{id}")).collect();
     let names = Dictionary::new((0..).map(FieldId).zip(names.iter().map(String::as_str)));
     let clears = Clears::default();
-    let view = RecordView::new(row, &clears);
+    let view = RecordView::new(row, &clears, &pools);
     let mut json = Vec::new();
     view.write_json(&names, None, &mut json);
     assert!(std::str::from_utf8(&json).is_ok());
@@ -259,12 +264,12 @@ proptest! {
         let written: Vec<_> = slots.iter().map(|(slot, fields)| (*slot, fields::tests::write(fields))).collect();
         let groups: Vec<_> = written.iter().map(|(slot, fields)| group(*slot, fields)).collect();
         let bytes = record(&key, version, &groups);
-        let row = Row::check(&bytes).unwrap();
+        let row = Row::check(&bytes, &Pools::none()).unwrap();
         prop_assert_eq!((row.key, row.version), (key.as_bytes(), version));
         prop_assert_eq!(row.groups().collect::<Vec<_>>(), groups);
         let mut seen = Vec::new();
         let clears = Clears::default();
-        RecordView::new(row, &clears).for_each(|group, id, value| {
+        RecordView::new(row, &clears, &Arc::default()).for_each(|group, id, value| {
             seen.push((group.slot.0, id.0, value.decode().unwrap()));
         });
         let expected = slots.iter().flat_map(|(slot, f)| f.iter().map(|(id, value)| (*slot, *id, value.clone())));

@@ -18,13 +18,16 @@
 //! | 11 | binary | length | bytes |
 //! | 12 | list | length | its JSON text |
 //! | 13 | object | length | its JSON text |
-//! | 14, 15 | free | | |
+//! | 14 | text that stands in its field's pool, see `intern` | 0 to 2 | its id, `s` bytes, as an integer is but not folded |
+//! | 15 | free | | |
 //!
 //! A mantissa is folded and written like an integer, in `s` bytes; 15 stands for 16. A length up to 14 is `s` itself;
 //! 15 says that a varint follows, to which 15 must be added.
 //!
-//! Invariant: a value has one encoding only, and what decodes is that encoding. So values are equal when their bytes
-//! are, and a patch is compared with what is stored without decoding either.
+//! Invariant: a value has one encoding only, and what decodes is that encoding; but a text that is stored has a second
+//! one, the id that its field's pool gives it. So values are equal when their bytes are, and a patch is compared with
+//! what is stored without decoding either, if it is compared in both encodings that its texts have. Log entries have
+//! texts as they are only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -52,6 +55,7 @@ const ESCAPED: u8 = 10;
 const BINARY: u8 = 11;
 const LIST: u8 = 12;
 const STRUCT: u8 = 13;
+const INTERNED: u8 = 14;
 
 /// The scale of most money.
 const CENTS_SCALE: u8 = 2;
@@ -97,6 +101,11 @@ pub(crate) fn encode(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends the encoding of a text that has this id in its field's pool.
+pub(crate) fn put_interned(id: u32, out: &mut Vec<u8>) {
+    put_trimmed(INTERNED, id.into(), out);
+}
+
 impl<'a> Encoded<'a> {
     /// Takes the next value, checking lengths only: enough for what [`Encoded::check`] has passed before.
     pub(crate) fn read(cursor: &mut Cursor<'a>) -> Result<Self, Malformed> {
@@ -111,7 +120,7 @@ impl<'a> Encoded<'a> {
                 .ok()
                 .and_then(|more| more.checked_add(usize::from(LONG)))
                 .ok_or(Malformed("a length exceeds the address space"))?,
-            INT..=STRUCT => usize::from(size),
+            INT..=INTERNED => usize::from(size),
             _ => return Err(Malformed("a value is of an unknown kind")),
         };
         let payload = cursor.take(length)?;
@@ -126,7 +135,18 @@ impl<'a> Encoded<'a> {
         self.bytes[0] & 15
     }
 
-    /// Checks that the bytes are what [`encode`] writes.
+    /// The text, if it is one that is not interned. The bytes must have passed [`Encoded::check`].
+    pub(crate) fn text_as_it_is(self) -> Option<&'a str> {
+        matches!(self.kind(), PLAIN | ESCAPED).then(|| self.text().ok())?
+    }
+
+    /// The id of an interned text. The bytes must have passed [`Encoded::check`].
+    pub(crate) fn interned(self) -> Option<u32> {
+        (self.kind() == INTERNED).then(|| u32::try_from(self.number()).ok())?
+    }
+
+    /// Checks that the bytes are what [`encode`] or [`put_interned`] writes. Whether the text of an id is there is for
+    /// others to know.
     pub(crate) fn check(self) -> Result<(), Malformed> {
         let size = self.size();
         let fits = match self.kind() {
@@ -146,12 +166,13 @@ impl<'a> Encoded<'a> {
             BINARY => true,
             LIST => is_fragment(self.text()?, '[', ']'),
             STRUCT => is_fragment(self.text()?, '{', '}'),
+            INTERNED => size <= 2 && is_trimmed(self.payload),
             _ => return Err(Malformed("a value is of an unknown kind")),
         };
         if fits { Ok(()) } else { Err(Malformed("a value breaks the rules of its kind")) }
     }
 
-    /// The value itself. The bytes must have passed [`Encoded::check`].
+    /// The value itself, which must not be interned. The bytes must have passed [`Encoded::check`].
     #[cfg(test)]
     pub(crate) fn decode(self) -> Result<Value, Malformed> {
         Ok(match self.kind() {
@@ -171,11 +192,13 @@ impl<'a> Encoded<'a> {
             PLAIN | ESCAPED => Value::String(self.text()?.into()),
             BINARY => Value::Binary(self.payload.into()),
             LIST => Value::List(Fragment::trusted(self.text()?)),
-            _ => Value::Struct(Fragment::trusted(self.text()?)),
+            STRUCT => Value::Struct(Fragment::trusted(self.text()?)),
+            _ => return Err(Malformed("an id says nothing without its pool")),
         })
     }
 
-    /// Appends the value as JSON, just as `Value::write_json` does. The bytes must have passed [`Encoded::check`].
+    /// Appends the value, which must not be interned, as JSON, just as `Value::write_json` does. The bytes must have
+    /// passed [`Encoded::check`].
     pub(crate) fn write_json(self, out: &mut Vec<u8>) {
         match self.kind() {
             CONSTANT => out.extend_from_slice(match self.size() {
@@ -195,7 +218,8 @@ impl<'a> Encoded<'a> {
             PLAIN => quoted(out, |out| out.extend_from_slice(self.payload)),
             ESCAPED => write_string(self.text().unwrap_or_default(), &mut Json(out)),
             BINARY => quoted(out, |out| write_base64(self.payload, out)),
-            _ => out.extend_from_slice(self.payload),
+            LIST | STRUCT => out.extend_from_slice(self.payload),
+            _ => unreachable!("an id says nothing without its pool"),
         }
     }
 
@@ -409,7 +433,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_value_of_a_free_kind_is_refused() {
-        for tag in [0xe0, 0xf3] {
+        for tag in [0xf0, 0xf3] {
             assert!(Encoded::read(&mut Cursor::new(&[tag, 0, 0, 0])).is_err());
         }
     }
@@ -426,6 +450,8 @@ pub(crate) mod tests {
         let small_number_as_large = [0x28, 1, 0, 0, 0, 0, 0, 0, 0];
         let scale_of_39 = [0x41, 39, 0x08];
         let list_without_end = [0xc2, b'[', b'}'];
+        let longer_first_id = [0xe1, 0];
+        let id_beyond_all_pools = [0xe3, 1, 1, 1];
         for bytes in [
             &longer_zero[..],
             &constant,
@@ -437,6 +463,8 @@ pub(crate) mod tests {
             &small_number_as_large,
             &scale_of_39,
             &list_without_end,
+            &longer_first_id,
+            &id_beyond_all_pools,
         ] {
             let mut cursor = Cursor::new(bytes);
             let value = Encoded::read(&mut cursor).unwrap();
@@ -448,6 +476,17 @@ pub(crate) mod tests {
     #[test]
     fn small_numbers_have_one_form_whoever_made_them() {
         assert_eq!(encoded(&Value::UInt(7)), encoded(&Value::Int(7)));
+    }
+
+    #[test]
+    fn ids_of_texts_are_small() {
+        for (id, expected) in [(0, &[0xe0][..]), (1, &[0xe1, 1]), (255, &[0xe1, 255]), (4095, &[0xe2, 255, 15])] {
+            let mut bytes = Vec::new();
+            put_interned(id, &mut bytes);
+            assert_eq!(bytes, expected);
+            let read = Encoded::read(&mut Cursor::new(&bytes)).unwrap();
+            assert_eq!((read.check(), read.interned(), read.text_as_it_is()), (Ok(()), Some(id), None));
+        }
     }
 
     #[test]
@@ -478,9 +517,15 @@ pub(crate) mod tests {
             bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 0u8..4, Just(b'{')], 1..24)
         ) {
             if let Ok(read) = Encoded::read(&mut Cursor::new(&bytes)) && read.check().is_ok() {
-                let value = read.decode().unwrap();
-                prop_assert_eq!(encoded(&value), read.bytes);
-                read.write_json(&mut Vec::new());
+                let Some(id) = read.interned() else {
+                    let value = read.decode().unwrap();
+                    prop_assert_eq!(encoded(&value), read.bytes);
+                    read.write_json(&mut Vec::new());
+                    return Ok(());
+                };
+                let mut again = Vec::new();
+                put_interned(id, &mut again);
+                prop_assert_eq!(again, read.bytes);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What a lookup shows of a record.
 //!
-//! Invariant: a view joins one version of the record with one state of the collection's clears, so that all that is
-//! read through it belongs together.
+//! Invariant: a view joins one version of the record with one state of the collection's clears and with the pools that
+//! its interned texts are in, so that all that is read through it belongs together.
+
+use std::sync::Arc;
 
 use larder_types::ids::{FieldId, Generation, Micros, SyncSlot};
 
@@ -9,6 +11,8 @@ use super::clears::Clears;
 use super::dictionary::Dictionary;
 use super::field_set::FieldSet;
 use super::fields::Fields;
+use super::intern::Pools;
+use super::padded_text::PaddedText;
 use super::row::{Group, Row, RowWriter, key_of};
 use super::value::Encoded;
 
@@ -16,6 +20,7 @@ use super::value::Encoded;
 pub struct RecordView<'a> {
     row: Row<'a>,
     clears: &'a Clears,
+    pools: &'a Arc<Pools>,
 }
 
 /// What a sync last did to a record.
@@ -29,8 +34,11 @@ pub struct GroupInfo {
     pub updated_at: Micros,
 }
 
-/// A record of its own, copied from a lookup.
-pub struct RecordCopy(Box<[u8]>);
+/// A record of its own, copied from a lookup. Keeps the texts of the collection's pools.
+pub struct RecordCopy {
+    record: Box<[u8]>,
+    pools: Arc<Pools>,
+}
 
 /// A copy has no groups that a clear could make absent.
 static NO_CLEARS: Clears = Clears::none();
@@ -39,19 +47,20 @@ impl RecordCopy {
     /// The record's key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        key_of(&self.0)
+        key_of(&self.record)
     }
 
     /// What a lookup has shown.
     #[must_use]
     pub fn view(&self) -> RecordView<'_> {
-        RecordView::new(Row::of_checked(&self.0), &NO_CLEARS)
+        RecordView::new(Row::of_checked(&self.record), &NO_CLEARS, &self.pools)
     }
 }
 
 impl<'a> RecordView<'a> {
-    pub(crate) fn new(row: Row<'a>, clears: &'a Clears) -> Self {
-        Self { row, clears }
+    /// The record must have passed the check with these pools.
+    pub(crate) fn new(row: Row<'a>, clears: &'a Clears, pools: &'a Arc<Pools>) -> Self {
+        Self { row, clears, pools }
     }
 
     /// The log index of the record's last change: a patch that changed a value, or the clearing of a sync that had
@@ -68,7 +77,7 @@ impl<'a> RecordView<'a> {
         let mut writer = RowWriter::new(self.row.key, self.version(), &mut record);
         self.row.live(self.clears).for_each(|group| writer.group(&group));
         assert!(writer.finish().is_some(), "a record does not grow by losing groups");
-        RecordCopy(record.into())
+        RecordCopy { record: record.into(), pools: self.pools.clone() }
     }
 
     /// The syncs that have fields in the record, in order of slot.
@@ -91,9 +100,18 @@ impl<'a> RecordView<'a> {
                 return;
             }
             out.extend_from_slice(&name.as_bytes()[usize::from(out.len() == start)..]);
-            value.write_json(out);
+            match value.interned() {
+                Some(text) => out.extend_from_slice(self.text(id, text).as_bytes()),
+                None => value.write_json(out),
+            }
         });
         out.push(b'}');
+    }
+
+    /// An interned text as it stands in JSON.
+    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
+    fn text(&self, field: FieldId, id: u32) -> &'a PaddedText {
+        self.pools.text(field, id).expect("an interned text that was checked is in its pool").json()
     }
 
     /// Shows every field, in order of slot and field id.

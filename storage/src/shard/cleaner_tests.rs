@@ -97,8 +97,7 @@ impl Rig {
 
     /// Bytes of the records, without the table.
     fn content(&self) -> u64 {
-        let stats = self.shard.reader().stats(COLLECTION);
-        stats.bytes - stats.table_bytes
+        self.shard.reader().stats(COLLECTION).content_bytes()
     }
 
     fn assert_compact(&mut self, when: &str) {

@@ -28,6 +28,7 @@ impl FrozenShard {
                 records: held.table.counters().records.load(std::sync::atomic::Ordering::Relaxed),
                 clears: held.table.clears().clone(),
                 runs: held.runs.clone(),
+                texts: held.interner.freeze(),
             });
             tables.push(held.table.freeze());
         }

@@ -3,8 +3,8 @@
 //! Numbers are varints (see `record::cursor`) unless a width is given.
 //!
 //! ```text
-//! meta       := version u8, 1 | applied index | number of collections | collection*
-//! collection := id | number of records | number of clears | clear* | number of runs | run*
+//! meta       := version u8, 2 | applied index | number of collections | collection*
+//! collection := id | number of records | number of clears | clear* | number of runs | run* | texts, see `record::intern`
 //! clear      := slot u8 | number of clears, 1 to 255 | log index of each
 //! run        := slot u8 | generation | number of batches | batch*
 //! batch      := seq | number of parts | part*
@@ -23,8 +23,9 @@ use super::runs::{Part, Run};
 use crate::command::Patched;
 use crate::record::clears::{Clears, MAX_CLEARS};
 use crate::record::cursor::{Cursor, Malformed, put_varint};
+use crate::record::intern::FrozenTexts;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub(crate) struct CollectionMeta {
     pub(crate) records: u64,
     pub(crate) clears: Clears,
     pub(crate) runs: BTreeMap<SyncSlot, Run>,
+    pub(crate) texts: FrozenTexts,
 }
 
 impl Meta {
@@ -91,6 +93,7 @@ impl CollectionMeta {
                 parts.iter().for_each(|part| encode_part(part, out));
             }
         }
+        self.texts.encode(out);
     }
 
     fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
@@ -99,7 +102,7 @@ impl CollectionMeta {
         let clears = ascending(cursor, decode_clear, |(slot, _)| *slot)?;
         let clears = clears.into_iter().fold(Clears::default(), |all, (slot, indexes)| all.with(slot, indexes));
         let runs = ascending(cursor, decode_run, |(slot, _)| *slot)?.into_iter().collect();
-        Ok(Self { id, records, clears, runs })
+        Ok(Self { id, records, clears, runs, texts: FrozenTexts::decode(cursor)? })
     }
 }
 

@@ -16,6 +16,9 @@ mod cleaner;
 #[cfg(not(loom))]
 mod cleaner_tests;
 mod frozen;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod intern_tests;
 mod meta;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -77,15 +80,26 @@ pub enum ShardError {
 pub struct CollectionStats {
     /// Records.
     pub records: u64,
-    /// Bytes of memory: the content of its records, the table, and what is remembered of batches. What records take
-    /// depends on nothing but what can be seen of them.
+    /// Bytes of memory: the content of its records, the table, what is remembered of batches, and the texts that records
+    /// share. Depends on nothing but the entries that were applied.
     pub bytes: u64,
     /// Of these, bytes of the table.
     pub table_bytes: u64,
     /// Of these, bytes of what is remembered of the batches of open runs.
     pub batch_bytes: u64,
+    /// Of these, bytes of the texts that stand in records as ids, and of what is kept of other fields to find out whether
+    /// their texts should.
+    pub dictionary_bytes: u64,
     /// Records in which a sync has fields, for each slot that has any.
     pub records_of: Vec<(SyncSlot, u64)>,
+}
+
+impl CollectionStats {
+    /// Bytes of the content of its records.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.bytes - self.table_bytes - self.batch_bytes - self.dictionary_bytes
+    }
 }
 
 /// What a shard takes.

@@ -15,6 +15,8 @@ use crate::command::{Outcome, PatchEncoder, PatchOrigin, clear_sync, drop_collec
 const OPTIONS: ShardOptions = ShardOptions { id: ShardId(3), hash_seed: SEED };
 const COLLECTIONS: [CollectionId; 2] = [CollectionId(1), CollectionId(2)];
 const KEYS: usize = 12;
+/// What some fields say again and again. The last is too short to be interned.
+const TEXTS: [&str; 5] = ["free", "team", "enterprise", "so-called \"free\"", ""];
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -49,6 +51,8 @@ enum Entry {
 /// A shard and its reference, fed alike.
 struct Pair {
     shard: Shard,
+    /// Another shard that is fed alike, but never restarted.
+    steady: Shard,
     reference: Reference,
     index: u64,
     history: Vec<(Bytes, Entry)>,
@@ -62,8 +66,9 @@ fn keys() -> Vec<String> {
 impl Pair {
     /// Both know all collections.
     fn new() -> Self {
-        let (shard, reference) = (Shard::new(OPTIONS), Reference::default());
-        let mut pair = Self { shard, reference, index: 0, history: Vec::new(), frozen: None };
+        let (shard, steady) = (Shard::new(OPTIONS), Shard::new(OPTIONS));
+        let reference = Reference::default();
+        let mut pair = Self { shard, steady, reference, index: 0, history: Vec::new(), frozen: None };
         COLLECTIONS.iter().for_each(|id| pair.run(Op::Fence(*id, SyncSlot(0), Generation(0))));
         pair
     }
@@ -105,6 +110,7 @@ impl Pair {
         self.index += 1;
         let index = self.index;
         let outcome = self.shard.apply(index, &bytes).unwrap();
+        assert_eq!(self.steady.apply(index, &bytes).unwrap(), outcome);
         let reference = &mut self.reference;
         let expected = match &entry {
             Entry::Part { origin, part, patches } => reference.part(index, *origin, *part, patches),
@@ -137,14 +143,30 @@ impl Pair {
         assert_eq!(reader.memory().bytes, COLLECTIONS.iter().map(|id| reader.stats(*id).bytes).sum::<u64>());
     }
 
-    /// A replica that got the shard's snapshot counts what the shard has counted all along, wherever records are.
+    /// A replica that got the shard's snapshot, and one that never did, count what the shard has counted all along,
+    /// wherever records are, and remember the same.
     fn compare_counts(&mut self) {
         let mut copy = Shard::new(OPTIONS);
-        restore(&mut copy, &self.shard.freeze());
-        let (mine, theirs) = (self.shard.reader(), copy.reader());
-        assert_eq!(mine.memory().bytes, theirs.memory().bytes);
-        COLLECTIONS.iter().for_each(|id| assert_eq!(mine.stats(*id), theirs.stats(*id)));
+        let frozen = self.shard.freeze();
+        restore(&mut copy, &frozen);
         assert_eq!(self.shard.state.arena.stale(), copy.state.arena.stale());
+        assert_eq!(self.steady.freeze().meta(), frozen.meta());
+        let mine = self.shard.reader();
+        for theirs in [copy.reader(), self.steady.reader()] {
+            assert_eq!(mine.memory().bytes, theirs.memory().bytes);
+            COLLECTIONS.iter().for_each(|id| assert_eq!(mine.stats(*id), theirs.stats(*id)));
+        }
+    }
+
+    /// Writes to some fields all but so many texts that they must have to get a pool.
+    fn warm(&mut self, missing: u32) {
+        for slot in (0..3).map(SyncSlot) {
+            let origin = PatchOrigin { collection: COLLECTIONS[0], slot, generation: Generation(0), seq: 99, at: 0 };
+            let text = |number: u32| Value::String(TEXTS[number as usize % 4].into());
+            let fields = |number| vec![(FieldId(u16::from(slot.0)), text(number))];
+            let patch = |number| (format!("key-{slot}"), Change::Upsert(fields(number)));
+            self.run(Op::Batch { origin, patches: (missing..1024).map(patch).collect(), from: 0 });
+        }
     }
 
     fn compare_frozen(&mut self) {
@@ -201,6 +223,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         Just(Value::Null),
         (0i64..3).prop_map(Value::Int),
         "[ab\"]{0,18}".prop_map(Value::String),
+        proptest::sample::select(&TEXTS[..]).prop_map(|text| Value::String(text.into())),
         any::<bool>().prop_map(Value::Bool),
     ];
     // Slots own fields by the remainder of their id, see `any_op`.
@@ -266,6 +289,25 @@ proptest! {
         pair.compare();
         pair.compare_counts();
         prop_assert_eq!(pair.shard.state.arena.stale(), 0, "of {} bytes", stale);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 25, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_shard_that_interns_texts_does_what_the_reference_does(
+        missing in 0u32..6,
+        ops in proptest::collection::vec(any_op(), 1..30),
+    ) {
+        let mut pair = Pair::new();
+        pair.warm(missing);
+        for op in ops {
+            pair.run(op);
+            pair.compare();
+        }
+        pair.compare_frozen();
+        pair.compare_counts();
     }
 }
 

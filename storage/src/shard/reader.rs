@@ -1,8 +1,8 @@
 //! The readers' side of a shard.
 //!
 //! Invariants:
-//! 1. A lookup pins the epoch once and reaches everything from one view: the arena, the tables and the applied index of
-//!    one state, never of two.
+//! 1. A lookup pins the epoch once and reaches everything from one view: the arena, the tables, the pools and the applied
+//!    index of one state, never of two.
 //! 2. What a view leads to outlives it: the writer retires memory only after a view that no longer leads there was
 //!    shown, and a shard that goes leaves its state to the readers that remain.
 
@@ -16,19 +16,26 @@ use larder_types::ids::CollectionId;
 use super::state::State;
 use super::{CollectionStats, RecordView, ShardMemory};
 use crate::arena::segment::SegmentDirectory;
+use crate::record::intern::Pools;
 use crate::record::row::Row;
 use crate::table::{Published, Table};
 
 /// Keys that are looked up together. More of them would push each other's records out of the nearest cache.
 const GROUP: usize = 16;
 
-/// Tables by collection.
-pub(crate) type Tables = HashMap<CollectionId, Arc<Table>, ahash::RandomState>;
+/// What readers see of one collection.
+pub(crate) struct Readable {
+    pub(crate) table: Arc<Table>,
+    pub(crate) pools: Arc<Pools>,
+}
+
+/// What readers see of all collections.
+pub(crate) type Readables = HashMap<CollectionId, Readable, ahash::RandomState>;
 
 /// What the writer shows to readers. Never changes; another is shown when collections come and go.
 pub(crate) struct View {
     pub(crate) arena: Arc<SegmentDirectory>,
-    pub(crate) collections: Tables,
+    pub(crate) collections: Readables,
     /// The log index of the last entry applied.
     pub(crate) applied: Arc<AtomicU64>,
     /// Bytes of all collections.
@@ -80,9 +87,10 @@ impl ShardReader {
     ) -> Option<R> {
         let guard = crossbeam_epoch::pin();
         let view = self.shared.view.load(&guard);
-        let root = view.collections.get(&collection)?.root(&guard);
+        let Readable { table, pools } = view.collections.get(&collection)?;
+        let root = table.root(&guard);
         let record = root.find(hash, key, &view.arena, &guard)?;
-        Some(visit(RecordView::new(Row::of_checked(record), root.clears())))
+        Some(visit(RecordView::new(Row::of_checked(record), root.clears(), pools)))
     }
 
     /// Looks several records up, which is faster than one by one: memory is waited for once for a group of keys. Shows
@@ -98,7 +106,7 @@ impl ShardReader {
     ) {
         let guard = crossbeam_epoch::pin();
         let view = self.shared.view.load(&guard);
-        let Some(table) = view.collections.get(&collection) else {
+        let Some(Readable { table, pools }) = view.collections.get(&collection) else {
             return (0..keys.len()).for_each(|at| visit(at, None));
         };
         let root = table.root(&guard);
@@ -111,7 +119,7 @@ impl ShardReader {
             }
             for (hash, key) in group {
                 let record = root.find(*hash, key, &view.arena, &guard);
-                visit(at, record.map(|record| RecordView::new(Row::of_checked(record), root.clears())));
+                visit(at, record.map(|record| RecordView::new(Row::of_checked(record), root.clears(), pools)));
                 at += 1;
             }
         }
@@ -128,7 +136,7 @@ impl ShardReader {
     #[must_use]
     pub fn stats(&self, collection: CollectionId) -> CollectionStats {
         let guard = crossbeam_epoch::pin();
-        let Some(table) = self.shared.view.load(&guard).collections.get(&collection) else {
+        let Some(Readable { table, .. }) = self.shared.view.load(&guard).collections.get(&collection) else {
             return CollectionStats::default();
         };
         let counters = &table.counters;
@@ -137,6 +145,7 @@ impl ShardReader {
             bytes: counters.bytes(),
             table_bytes: counters.table_bytes.load(Ordering::Relaxed),
             batch_bytes: counters.batch_bytes.load(Ordering::Relaxed),
+            dictionary_bytes: counters.dictionary_bytes.load(Ordering::Relaxed),
             records_of: counters.all_slots().collect(),
         }
     }

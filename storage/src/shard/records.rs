@@ -1,7 +1,8 @@
 //! The records of one collection as the writer changes them: table, arena and counters together.
 //!
 //! Invariants:
-//! 1. A record is written to the arena, then published in the table, then what it replaces is released: in this order.
+//! 1. A text is put into its pool, then the record that has its id is written to the arena, then published in the table,
+//!    then what it replaces is released: in this order.
 //! 2. The counters always say what the table holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,8 @@ use crate::arena::location::Location;
 use crate::command::Patched;
 use crate::command::decode::{Change, Chunk, Patch, Sweep};
 use crate::record::clears::{Clears, MAX_CLEARS};
-use crate::record::merge::{Merged, Scratch};
+use crate::record::intern::Interner;
+use crate::record::merge::{Merged, Scratch, Upsert};
 use crate::record::row::{Group, Row, key_of};
 use crate::table::word::spread;
 use crate::table::writer::{Found, Full, TableWriter};
@@ -26,6 +28,7 @@ pub(crate) struct Records<'a> {
     pub(crate) seed: u64,
     pub(crate) arena: &'a mut Arena,
     pub(crate) table: &'a mut TableWriter,
+    pub(crate) interner: &'a mut Interner,
     pub(crate) scratch: &'a mut Scratch,
     /// The entry's log index.
     pub(crate) index: u64,
@@ -63,8 +66,9 @@ impl Records<'_> {
         let old = found.map(|found| Row::of_checked(self.arena.record(found.location)));
         let Stamp { slot, generation, seconds } = stamp;
         let clears = self.table.clears().seen(slot);
-        let patch = Group { slot, clears, generation, seconds, fields };
-        let merged = self.scratch.upsert(old, key, &patch, self.index, self.table.clears());
+        let group = Group { slot, clears, generation, seconds, fields };
+        let upsert = Upsert { key, group, index: self.index };
+        let merged = self.scratch.upsert(old, &upsert, self.table.clears(), self.interner);
         match found {
             _ if merged == Merged::TooLarge => return merged,
             Some(found) => self.replace(&found),

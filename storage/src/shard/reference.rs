@@ -201,6 +201,7 @@ impl Reference {
             bytes: stats.bytes,
             table_bytes: stats.table_bytes,
             batch_bytes: stats.batch_bytes,
+            dictionary_bytes: stats.dictionary_bytes,
             records_of: records_of.into_iter().collect(),
         };
         assert_eq!(stats, expected);

@@ -7,6 +7,7 @@ use super::records::Records;
 use super::state::{Collection, State};
 use crate::arena::padded;
 use crate::record::cursor::Malformed;
+use crate::record::intern::{Interner, Pools};
 use crate::record::row::{HEADER_BYTES, Row, record_len};
 
 /// The state with this content.
@@ -15,11 +16,14 @@ pub(super) fn restore(seed: u64, meta: &[u8], blocks: &mut dyn Iterator<Item = &
     let mut state = State::new(seed);
     let mut records = BlockRecords { blocks, rest: &[] };
     for collection in &meta.collections {
-        state.collections.insert(collection.id, Collection::new(collection.clears.clone(), collection.runs.clone()));
+        let interner = Interner::thaw(&collection.texts, seed)?;
+        let pools = interner.pools().clone();
+        let held = Collection::new(collection.clears.clone(), collection.runs.clone(), interner);
+        state.collections.insert(collection.id, held);
         let Some(mut target) = state.records(0, collection.id) else { continue };
         for _ in 0..collection.records {
             let record = records.next()?.ok_or(Malformed("it has fewer records than it says"))?;
-            let row = check(record, collection, meta.applied)?;
+            let row = check(record, &pools, collection, meta.applied)?;
             target.restore(record, row)?;
         }
     }
@@ -33,8 +37,8 @@ pub(super) fn restore(seed: u64, meta: &[u8], blocks: &mut dyn Iterator<Item = &
     Ok(state)
 }
 
-fn check<'a>(record: &'a [u8], collection: &CollectionMeta, applied: u64) -> Result<Row<'a>, Malformed> {
-    let row = Row::check(record)?;
+fn check<'a>(record: &'a [u8], pools: &Pools, collection: &CollectionMeta, applied: u64) -> Result<Row<'a>, Malformed> {
+    let row = Row::check(record, pools)?;
     if row.version(&collection.clears) > applied {
         return Err(Malformed("a record is newer than the snapshot"));
     }

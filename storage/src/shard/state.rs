@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_types::ids::{CollectionId, SyncSlot};
 
-use super::reader::{Shared, Tables, View};
+use super::reader::{Readable, Readables, Shared, View};
 use super::records::{Records, Stamp};
 use super::runs::{Delivery, Part, Run, Stale};
 use crate::arena::Arena;
 use crate::command::decode::{Command, Patches};
 use crate::command::{Outcome, Patched};
 use crate::record::clears::Clears;
+use crate::record::intern::Interner;
 use crate::record::merge::Scratch;
 use crate::record::row::{Row, seconds_of};
 use crate::table::writer::TableWriter;
@@ -33,25 +34,27 @@ pub(crate) struct State {
 pub(crate) struct Collection {
     pub(crate) table: TableWriter,
     pub(crate) runs: BTreeMap<SyncSlot, Run>,
+    pub(crate) interner: Interner,
 }
 
 impl Collection {
-    /// An empty collection with this memory of clears and runs.
-    pub(crate) fn new(clears: Clears, runs: BTreeMap<SyncSlot, Run>) -> Self {
-        let collection = Self { table: TableWriter::new(clears), runs };
-        collection.measure_runs();
+    /// An empty collection with this memory of clears, runs and texts.
+    pub(crate) fn new(clears: Clears, runs: BTreeMap<SyncSlot, Run>, interner: Interner) -> Self {
+        let collection = Self { table: TableWriter::new(clears), runs, interner };
+        collection.measure_rest();
         collection
     }
 
-    fn measure_runs(&self) {
-        let bytes = self.runs.values().map(Run::bytes).sum();
-        self.table.counters().batch_bytes.store(bytes, Ordering::Relaxed);
+    /// Counts the bytes of what is neither record nor table.
+    fn measure_rest(&self) {
+        let counters = self.table.counters();
+        counters.batch_bytes.store(self.runs.values().map(Run::bytes).sum(), Ordering::Relaxed);
+        counters.dictionary_bytes.store(self.interner.held_bytes(), Ordering::Relaxed);
     }
-}
 
-impl Default for Collection {
-    fn default() -> Self {
-        Self::new(Clears::default(), BTreeMap::new())
+    /// What readers of it see.
+    fn readable(&self) -> Readable {
+        Readable { table: self.table.shared().clone(), pools: self.interner.pools().clone() }
     }
 }
 
@@ -70,11 +73,11 @@ impl State {
     /// What readers of this state see.
     pub(crate) fn view(&self) -> View {
         // The ids are our own, so nobody can choose them to collide and the hash needs no secret.
-        let mut tables = Tables::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
-        tables.extend(self.collections.iter().map(|(id, held)| (*id, held.table.shared().clone())));
+        let mut collections = Readables::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        collections.extend(self.collections.iter().map(|(id, held)| (*id, held.readable())));
         View {
             arena: self.arena.directory().clone(),
-            collections: tables,
+            collections,
             applied: self.applied.clone(),
             bytes: self.bytes.clone(),
         }
@@ -100,7 +103,7 @@ impl State {
         let before = self.bytes_of(id);
         let outcome = self.carry_out(index, command, shared);
         if let Some(held) = self.collections.get(&id) {
-            held.measure_runs();
+            held.measure_rest();
         }
         let bytes = self.bytes.load(Ordering::Relaxed) + self.bytes_of(id) - before;
         self.bytes.store(bytes, Ordering::Relaxed);
@@ -182,18 +185,19 @@ impl State {
 
     /// What is remembered of a sync; the collection is made known if need be.
     fn run(&mut self, collection: CollectionId, slot: SyncSlot, shared: &Shared) -> &mut Run {
+        let new = || Collection::new(Clears::default(), BTreeMap::new(), Interner::new(self.seed));
         if let Entry::Vacant(vacant) = self.collections.entry(collection) {
-            vacant.insert(Collection::default());
+            vacant.insert(new());
             shared.show(self.view());
         }
-        self.collections.entry(collection).or_default().runs.entry(slot).or_default()
+        self.collections.entry(collection).or_insert_with(new).runs.entry(slot).or_default()
     }
 
     /// The records of a collection, if it is known.
     pub(crate) fn records(&mut self, index: u64, collection: CollectionId) -> Option<Records<'_>> {
-        let table = &mut self.collections.get_mut(&collection)?.table;
+        let Collection { table, interner, .. } = self.collections.get_mut(&collection)?;
         let (seed, arena, scratch) = (self.seed, &mut self.arena, &mut self.scratch);
-        Some(Records { id: collection, seed, arena, table, scratch, index })
+        Some(Records { id: collection, seed, arena, table, interner, scratch, index })
     }
 
     fn drop_collection(&mut self, collection: CollectionId, shared: &Shared) {

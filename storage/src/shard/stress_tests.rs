@@ -36,8 +36,13 @@ fn fields(slot: SyncSlot, token: u64) -> Vec<(FieldId, Value)> {
     let first = u16::from(slot.0) * 10;
     (first..first + 3)
         .map(|id| (FieldId(id), Value::Int(i64::try_from(token).unwrap())))
-        .chain([(FieldId(first + 3), Value::String(text))])
+        .chain([(FieldId(first + 3), Value::String(text)), (FieldId(first + 4), Value::String(label(token)))])
         .collect()
+}
+
+/// A text of which there are few in each round, so that it is interned, and more with every round.
+fn label(token: u64) -> String {
+    format!("round \"{}\", {}", token / KEYS, token % 60)
 }
 
 struct Writer {
@@ -95,6 +100,7 @@ fn token(json: &serde_json::Map<String, serde_json::Value>, slot: SyncSlot) -> O
     let text = json[&format!("f{}", first + 3)].as_str().unwrap();
     let tail = text.strip_prefix(&format!("{token}-")).unwrap_or_else(|| panic!("torn: {json:?}"));
     assert_eq!(tail.len() as u64, token % 61);
+    assert_eq!(json[&format!("f{}", first + 4)].as_str(), Some(&label(token)[..]));
     Some(token)
 }
 
@@ -163,6 +169,7 @@ fn readers_see_whole_records_that_never_go_back() {
         drop(ended);
     });
     assert!(seen.load(Ordering::Relaxed) > 0, "the readers have read nothing");
+    assert!(writer.shard.reader().stats(COLLECTION).dictionary_bytes > 0, "no text was interned");
 }
 
 struct Ended<'a>(&'a AtomicBool);

@@ -11,6 +11,7 @@ use super::meta::Meta;
 use super::reference::names;
 use super::*;
 use crate::command::{PatchEncoder, PatchOrigin, Patched, clear_sync, drop_collection, fence, sweep};
+use crate::record::intern::FrozenTexts;
 
 const SEED: u64 = 3;
 const COLLECTION: CollectionId = CollectionId(1);
@@ -299,13 +300,19 @@ fn the_applied_index_follows_every_entry() {
     assert_eq!((reader.applied(), shard.freeze().applied()), (5, 5));
 }
 
-/// A shard with two collections, and what its snapshot holds.
+/// A shard with two collections, one of them with a pool, and what its snapshot holds.
 fn snapshot() -> (Vec<u8>, Vec<Vec<u8>>) {
     let mut shard = shard();
     shard.apply(1, &upsert(origin(1, 0), &["a", "b", "c"], 1)).unwrap();
     shard.apply(2, &clear_sync(COLLECTION, SLOT)).unwrap();
     shard.apply(2, &fence(CollectionId(2), SLOT, Generation(0))).unwrap();
-    shard.apply(3, &upsert(PatchOrigin { collection: CollectionId(2), ..origin(1, 0) }, &["a"], 9)).unwrap();
+    let texts = batch(PatchOrigin { collection: CollectionId(2), ..origin(1, 0) }, |encoder| {
+        for number in 0..1025 {
+            let text = Value::String(["free", "team"][number % 2].into());
+            encoder.upsert(&Key::new("a").unwrap(), &[(FieldId(0), Value::Int(9)), (FieldId(5), text)]);
+        }
+    });
+    shard.apply(3, &texts[0]).unwrap();
     let frozen = shard.freeze();
     (frozen.meta(), frozen.blocks().collect())
 }
@@ -336,7 +343,10 @@ fn snapshots_that_contradict_themselves_are_refused() {
     let decoded = Meta::decode(&meta).unwrap();
     let earlier = Meta { applied: 0, ..decoded.clone() };
     assert_eq!(refused(&earlier.encode(), &blocks), "a record is newer than the snapshot");
-    assert_eq!(refused(&[2], &blocks), "the version of its header is unknown");
+    let mut without_texts = decoded;
+    without_texts.collections[1].texts = FrozenTexts::default();
+    assert_eq!(refused(&without_texts.encode(), &blocks), "an interned text is not in its field's pool");
+    assert_eq!(refused(&[3], &blocks), "the version of its header is unknown");
     assert_eq!(refused(&[&meta[..], &[0]].concat(), &blocks), "its header is longer than its content");
 }
 
@@ -372,7 +382,7 @@ fn the_bytes_of_a_snapshots_header_are_fixed() {
     let (meta, _) = snapshot();
     let hex: String = meta.iter().map(|byte| format!("{byte:02x}")).collect();
     let expected = concat!(
-        "01",
+        "02",
         "03",
         "02", // version, applied index, two collections
         "01",
@@ -389,6 +399,7 @@ fn the_bytes_of_a_snapshots_header_are_fixed() {
         "01",
         "8980dac5c0e0bda823", // one run of slot 0: generation 1, batch 0, one part with these patches
         "0300000000", // which have added three records
+        "00", // no texts
         "02",
         "01",
         "00",
@@ -398,8 +409,11 @@ fn the_bytes_of_a_snapshots_header_are_fixed() {
         "01",
         "00",
         "01",
-        "f6c4e8d8be81dfb90d",
-        "0100000000",
+        "db91a7e9e5abbd9cae01",
+        "018008000000", // the second, whose patches have added one record and changed it 1024 times
+        "0105020204", // texts of one field, the fifth: a pool of two
+        "7465616d",
+        "0466726565",
     );
     assert_eq!(hex, expected);
 }

@@ -75,6 +75,8 @@ pub(crate) struct Counters {
     pub(crate) table_bytes: AtomicU64,
     /// Bytes of what is remembered of runs' batches.
     pub(crate) batch_bytes: AtomicU64,
+    /// Bytes of pools and samples of texts, see [`Interner::held_bytes`](crate::record::intern::Interner::held_bytes).
+    pub(crate) dictionary_bytes: AtomicU64,
     /// Records in which a sync has fields, by slot.
     records_of: [AtomicU64; 256],
     /// Bytes of the groups in which a sync has them, by slot.
@@ -136,14 +138,15 @@ impl Counters {
             content_bytes: AtomicU64::new(0),
             table_bytes: AtomicU64::new(0),
             batch_bytes: AtomicU64::new(0),
+            dictionary_bytes: AtomicU64::new(0),
             records_of: std::array::from_fn(|_| AtomicU64::new(0)),
             bytes_of: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
-    /// Bytes of content, table and remembered batches.
+    /// Bytes of content, table, remembered batches, pools and samples.
     pub(crate) fn bytes(&self) -> u64 {
-        let parts = [&self.content_bytes, &self.table_bytes, &self.batch_bytes];
+        let parts = [&self.content_bytes, &self.table_bytes, &self.batch_bytes, &self.dictionary_bytes];
         parts.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
     }
 

@@ -7,6 +7,7 @@ pub mod command;
 pub mod disk;
 mod little_endian;
 pub mod log;
+pub mod memory;
 pub mod record;
 pub mod shard;
 pub mod snapshot;

@@ -3,60 +3,58 @@
 //! Invariants:
 //! 1. Bytes of a segment are written once, by the writer, before their location is published; published bytes never
 //!    change. So a slice over a published record and a write to the space behind it never overlap.
-//! 2. A published location leads into a segment that stays allocated for as long as anybody may follow it: readers are
+//! 2. What was not written is anything, left there by an earlier segment, and never read. The padding behind a record
+//!    is written with it, so that what was appended is the same bytes wherever it stands.
+//! 3. A published location leads into a segment that stays allocated for as long as anybody may follow it: readers are
 //!    pinned, frozen shards hold the segment itself.
 
 #![allow(unsafe_code, reason = "records are read in place from memory that the writer appends to at the same time")]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::location::{ALIGNMENT, Location, MAX_SEGMENT, SEGMENT_BYTES};
 use crate::chunks::Chunks;
+use crate::memory::{BLOCK_BYTES, Block};
 use crate::record::row::{HEADER_BYTES, record_len};
 
-/// A cache line, so that a record that fits one touches one.
-const LAYOUT: Layout = match Layout::from_size_align(SEGMENT_BYTES, 64) {
-    Ok(layout) => layout,
-    Err(_) => panic!("a power of two is an alignment"),
-};
+const _: () = assert!(SEGMENT_BYTES == BLOCK_BYTES);
 
-/// One mebibyte of memory, zeroed. Frees it when dropped.
+/// One mebibyte of memory. Frees it when dropped.
 pub(crate) struct Segment {
-    base: NonNull<u8>,
+    block: Block,
     /// Counts the bytes of all segments of the arena that were not freed yet.
     held: Arc<AtomicU64>,
 }
 
-// SAFETY: the memory belongs to this value alone, and invariant 1 keeps writes apart from everything that is read.
-unsafe impl Send for Segment {}
-// SAFETY: as above.
-unsafe impl Sync for Segment {}
-
 impl Segment {
     /// A segment that is counted in `held` for as long as it takes memory.
     pub(crate) fn new(held: &Arc<AtomicU64>) -> Self {
-        // SAFETY: the layout is not empty.
-        let base = unsafe { alloc_zeroed(LAYOUT) };
-        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(LAYOUT));
         held.fetch_add(SEGMENT_BYTES as u64, Ordering::Relaxed);
-        Self { base, held: held.clone() }
+        Self { block: Block::new(), held: held.clone() }
     }
 
     fn base(&self) -> *mut u8 {
-        self.base.as_ptr()
+        self.block.base()
     }
 
-    /// Copies bytes to a place that nothing was written to before.
+    /// Copies bytes to a place that nothing was written to before, and zeros behind them up to a multiple of
+    /// [`ALIGNMENT`].
     ///
     /// # Safety
     /// No location at or behind `offset` was handed out yet, and only one thread writes.
     pub(crate) unsafe fn write(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset <= SEGMENT_BYTES && bytes.len() <= SEGMENT_BYTES - offset, "a record must fit its segment");
-        // SAFETY: the range lies inside the allocation, and by the contract nobody reads or writes it.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base().add(offset), bytes.len()) };
+        let padding = bytes.len().next_multiple_of(ALIGNMENT) - bytes.len();
+        assert!(
+            offset <= SEGMENT_BYTES && bytes.len() + padding <= SEGMENT_BYTES - offset,
+            "a record must fit its segment"
+        );
+        // SAFETY: the range lies inside the block, and by the contract nobody reads or writes it.
+        unsafe {
+            let place = self.base().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
+            place.add(bytes.len()).write_bytes(0, padding);
+        }
     }
 
     /// The record at this offset.
@@ -71,8 +69,6 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // SAFETY: the memory came from the allocator with this layout.
-        unsafe { dealloc(self.base(), LAYOUT) };
         self.held.fetch_sub(SEGMENT_BYTES as u64, Ordering::Relaxed);
     }
 }
@@ -129,7 +125,35 @@ impl SegmentDirectory {
     /// The location was loaded from a table of this arena under an epoch guard that is held throughout `'a`, or is
     /// called by the writer, who alone retires segments.
     pub(crate) unsafe fn record<'a>(&self, location: Location) -> &'a [u8] {
-        // SAFETY: invariant 2 keeps the segment; the location was published after its record was written.
+        // SAFETY: invariant 3 keeps the segment; the location was published after its record was written.
         unsafe { record_at(self.base(location), location.offset()) }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_zero_whatever_was_there_before() {
+        let segment = Segment::new(&Arc::default());
+        let written = |length| {
+            // SAFETY: the place is in the segment and was written to.
+            unsafe { std::slice::from_raw_parts(segment.base().add(SEGMENT_BYTES - 16), length) }
+        };
+        // SAFETY: no location was handed out, and only this thread writes.
+        unsafe { segment.write(SEGMENT_BYTES - 16, &[0xff; 16]) };
+        assert_eq!(written(16), [0xff; 16]);
+        // SAFETY: as above.
+        unsafe { segment.write(SEGMENT_BYTES - 16, &[1, 2, 3, 4, 5]) };
+        assert_eq!(written(16), [1, 2, 3, 4, 5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a record must fit its segment")]
+    fn nothing_is_written_behind_the_end() {
+        // SAFETY: no location was handed out, and only this thread writes.
+        unsafe { Segment::new(&Arc::default()).write(SEGMENT_BYTES - 8, &[0; 9]) };
     }
 }

@@ -29,6 +29,7 @@ mod directory;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod page;
+mod page_box;
 mod prefetch;
 mod published;
 pub(crate) mod word;
@@ -43,6 +44,7 @@ use larder_types::ids::SyncSlot;
 
 use self::directory::Directory;
 use self::page::Page;
+use self::page_box::PageBox;
 use self::prefetch::{LINE_BYTES, prefetch};
 pub(crate) use self::published::Published;
 use self::word::{bucket_of, tag_of};
@@ -167,7 +169,7 @@ impl Counters {
 
 /// A table's pages at one moment.
 pub(crate) struct FrozenTable {
-    pages: Vec<Arc<Page>>,
+    pages: Vec<Arc<PageBox>>,
 }
 
 impl FrozenTable {

@@ -7,6 +7,7 @@ use larder_types::hash::KeyHash;
 
 use super::directory::Directory;
 use super::page::{BUCKETS, MAX_DEPTH, PAGE_BYTES, Page, SLOTS, Slot};
+use super::page_box::PageBox;
 use super::word::{Word, bucket_of, entry_at, entry_of, tag_of};
 use super::{Counters, FrozenTable, Published, Root, Table};
 use crate::arena::Arena;
@@ -39,7 +40,7 @@ pub(crate) struct TableWriter {
 }
 
 struct OwnedPage {
-    page: Arc<Page>,
+    page: Arc<PageBox>,
     /// Bits of the hash that the page's keys share.
     depth: u32,
     /// These bits.
@@ -65,7 +66,7 @@ impl TableWriter {
     pub(crate) fn new(clears: Clears) -> Self {
         let clears = Arc::new(clears);
         let pages = vec![OwnedPage::new(Page::new(), 0, 0, 0)];
-        let directory = Arc::new(Directory::new(0, [Arc::as_ptr(&pages[0].page)]));
+        let directory = Arc::new(Directory::new(0, [pages[0].page.as_ptr()]));
         let root = Published::new(Root { directory: directory.clone(), clears: clears.clone() });
         let shared = Arc::new(Table { root, counters: Counters::new() });
         let writer = Self { shared, directory, clears, pages, numbers: vec![0], freezes: 0 };
@@ -177,10 +178,10 @@ impl TableWriter {
                     unused.push(old);
                 }
             }
-            retired.push(std::mem::replace(&mut owned.page, Arc::new(page)));
+            retired.push(std::mem::replace(&mut owned.page, Arc::new(PageBox::new(page))));
             owned.freezes = self.freezes;
         }
-        let pages = self.numbers.iter().map(|&number| Arc::as_ptr(&self.pages[number as usize].page));
+        let pages = self.numbers.iter().map(|&number| self.pages[number as usize].page.as_ptr());
         self.directory = Arc::new(Directory::new(self.directory.depth(), pages));
         self.set_clears(clears);
         retire(retired);
@@ -205,7 +206,7 @@ impl TableWriter {
     fn writable(&mut self, number: u32) -> &mut OwnedPage {
         let owned = self.page(number);
         if owned.freezes != self.freezes {
-            let copy = OwnedPage { page: Arc::new(owned.page.copy()), freezes: self.freezes, ..*owned };
+            let copy = OwnedPage { page: Arc::new(PageBox::new(owned.page.copy())), freezes: self.freezes, ..*owned };
             self.publish(number, copy);
         }
         &mut self.pages[number as usize]
@@ -213,7 +214,7 @@ impl TableWriter {
 
     /// Puts a page in the place of another with the same or fewer keys.
     fn publish(&mut self, number: u32, page: OwnedPage) {
-        self.directory.publish(page.entries(self.directory.depth()), Arc::as_ptr(&page.page));
+        self.directory.publish(page.entries(self.directory.depth()), page.page.as_ptr());
         let old = std::mem::replace(&mut self.pages[number as usize], page);
         retire(vec![old.page]);
     }
@@ -242,7 +243,7 @@ impl TableWriter {
         let [low, high] = halves;
         // The old page stays reachable by way of the entries of the half that is published last.
         let entries = high.entries(self.directory.depth());
-        self.directory.publish(entries.clone(), Arc::as_ptr(&high.page));
+        self.directory.publish(entries.clone(), high.page.as_ptr());
         self.numbers[entries].fill(u32::try_from(self.pages.len()).unwrap_or(u32::MAX));
         self.pages.push(high);
         self.publish(number, low);
@@ -252,7 +253,7 @@ impl TableWriter {
     /// Doubles the directory.
     fn deepen(&mut self) {
         self.numbers = self.numbers.iter().flat_map(|&number| [number, number]).collect();
-        let pages = self.numbers.iter().map(|&number| Arc::as_ptr(&self.pages[number as usize].page));
+        let pages = self.numbers.iter().map(|&number| self.pages[number as usize].page.as_ptr());
         self.directory = Arc::new(Directory::new(self.directory.depth() + 1, pages));
         self.publish_root();
     }
@@ -276,7 +277,7 @@ impl Drop for TableWriter {
 
 impl OwnedPage {
     fn new(page: Page, depth: u32, prefix: usize, freezes: u64) -> Self {
-        let page = Arc::new(page);
+        let page = Arc::new(PageBox::new(page));
         Self { page, depth, prefix, used: 0, overflowing: 0, built_overflowing: 0, freezes }
     }
 
@@ -304,7 +305,7 @@ impl OwnedPage {
 }
 
 /// Lets go of pages that are out of reach for new readers.
-fn retire(pages: Vec<Arc<Page>>) {
+fn retire(pages: Vec<Arc<PageBox>>) {
     crossbeam_epoch::pin().defer(move || drop(pages));
 }
 

@@ -5,6 +5,7 @@ mod arena;
 mod chunks;
 pub mod command;
 pub mod disk;
+pub mod distribution;
 mod little_endian;
 pub mod log;
 pub mod memory;

@@ -92,6 +92,11 @@ impl Group {
         self.bytes
     }
 
+    /// The entries, and the bytes of memory of their places.
+    pub(super) fn index_size(&self) -> (u64, u64) {
+        (self.slots.len() as u64, (self.slots.capacity() * size_of::<Slot>()) as u64)
+    }
+
     /// The index of the first entry, or of the next one if there is none.
     pub(super) fn first(&self) -> u64 {
         self.purged.map_or(0, |id| id.index + 1)

@@ -40,6 +40,7 @@ use crate::disk::Disk;
 mod failure;
 mod frame;
 mod group;
+mod meter;
 mod recovery;
 mod segment;
 mod segments;
@@ -50,6 +51,8 @@ mod writer;
 
 use failure::{Failure, Waiter, closed};
 use group::{Found, Group, GroupCell};
+pub use meter::LogUsage;
+use meter::Meter;
 use segment::Header;
 use segments::{SegmentInfo, Segments};
 use spare::Spare;
@@ -128,7 +131,8 @@ pub struct LogOptions {
     /// quarter of it, and so may the checkpoint of all groups (96 bytes each).
     pub segment_bytes: u64,
     /// Bytes of entry payloads kept in memory over all groups; older ones are read from disk. Entries that are still
-    /// being written come on top.
+    /// being written come on top: whoever appends must bound them. So does the place of each entry, about 100 bytes, until
+    /// it is purged.
     pub cache_bytes: u64,
 }
 
@@ -185,6 +189,7 @@ struct Shared {
     /// False while the next segment cannot be prepared because the disk is full. A hint, ordered with nothing.
     room: AtomicBool,
     segments: Mutex<Segments>,
+    meter: Arc<Meter>,
 }
 
 impl Log {
@@ -224,6 +229,7 @@ impl Log {
             on_failure: failed,
             room: AtomicBool::new(true),
             segments: Mutex::new(recovered.segments),
+            meter: Arc::default(),
         });
         let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MESSAGES);
         let mut writer = Writer {
@@ -295,6 +301,32 @@ impl Log {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         lock(&self.inner.shared.segments).bytes()
+    }
+
+    /// What the log takes, and how it does. Looks at every group for a moment.
+    #[must_use]
+    pub fn usage(&self) -> LogUsage {
+        let Shared { failure, room, segments, meter, .. } = &*self.inner.shared;
+        let (segments, segment_bytes) = {
+            let segments = lock(segments);
+            (segments.0.len() as u64, segments.bytes())
+        };
+        let cells: Vec<_> = lock(&self.inner.groups).values().map(Arc::clone).collect();
+        let (entries, index_bytes) = cells.iter().map(|cell| cell.state().index_size()).fold((0, 0), add);
+        LogUsage {
+            segments,
+            segment_bytes,
+            failed: failure.check().is_err(),
+            has_room: room.load(Ordering::Relaxed),
+            entries,
+            index_bytes,
+            cached_bytes: meter.cached_bytes.load(Ordering::Relaxed),
+            queued_bytes: meter.queued_bytes(),
+            buffer_bytes: meter.buffer_bytes.load(Ordering::Relaxed),
+            sync_micros: meter.sync_micros(),
+            callers: meter.callers(),
+            written_bytes: meter.written_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Writes what is pending, syncs it and ends the writer's thread. Later calls fail.
@@ -422,6 +454,12 @@ impl GroupLog {
         }
     }
 
+    /// The group's entries that were not purged.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.cell.state().index_size().0
+    }
+
     /// Bytes of the group's entries that were not purged.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -445,8 +483,9 @@ impl GroupLog {
     /// Queues a record; the group's order is held.
     fn send(&self, record: Record, waiter: Option<Waiter>) {
         let cell = Arc::clone(&self.cell);
+        let queued = self.inner.shared.meter.queue(record.frame_bytes());
         // If the writer has ended, dropping the message tells its waiter.
-        let _ = self.inner.sender.send(Message::Write { cell, record, waiter });
+        let _ = self.inner.sender.send(Message::Write { cell, record, waiter, queued });
     }
 }
 
@@ -490,6 +529,10 @@ impl fmt::Debug for GroupLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GroupLog({}, {:?})", self.cell.id, self.state())
     }
+}
+
+fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
 }
 
 /// How many groups a log with segments of this length can have.

@@ -16,7 +16,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use larder_types::ids::GroupId;
@@ -24,14 +24,15 @@ use larder_types::ids::GroupId;
 use super::failure::Waiter;
 use super::frame::{self, Body, Frame};
 use super::group::{GroupCell, Place};
+use super::meter::Queued;
 use super::segment::{self, Header, Segment};
 use super::segments::SegmentInfo;
 use super::spare::{Spare, Step};
 use super::{GroupState, LogEntry, LogId, Shared, Vote, lock};
 use crate::disk::{DirLock, Disk};
 
-/// Payload bytes after which a round takes no more from the queue: beyond it a longer write gains nothing.
-const ROUND_BYTES: usize = 4 << 20;
+/// Bytes after which a round takes no more from the queue: beyond it a longer write gains nothing.
+const ROUND_BYTES: u64 = 4 << 20;
 
 /// Encoded bytes after which they are written, whatever else is to come.
 const WRITE_BYTES: usize = 4 << 20;
@@ -44,8 +45,8 @@ const CACHED_ENTRY_BYTES: u64 = 128;
 
 /// Something for the writer to do.
 pub(super) enum Message {
-    /// Write this.
-    Write { cell: Arc<GroupCell>, record: Record, waiter: Option<Waiter> },
+    /// Write this. Counted as queued until it is gone.
+    Write { cell: Arc<GroupCell>, record: Record, waiter: Option<Waiter>, queued: Queued },
     /// Sync everything and stop.
     Close,
 }
@@ -141,7 +142,9 @@ impl Writer {
             match next {
                 None | Some(Message::Close) => return Ok(true),
                 Some(message) => {
-                    bytes += message.payload_bytes();
+                    if let Message::Write { queued, .. } = &message {
+                        bytes += queued.bytes();
+                    }
                     round.push(message);
                 }
             }
@@ -180,24 +183,26 @@ impl Writer {
 
     /// Writes a round, tells who waited, and tidies up.
     fn commit(&mut self, round: &mut Vec<Message>) -> io::Result<()> {
-        let mut urgent = false;
+        let mut callers = 0;
         for message in round.iter() {
-            if let Message::Write { cell, record, waiter } = message {
+            if let Message::Write { cell, record, waiter, .. } = message {
                 self.encode(cell, record)?;
-                urgent |= waiter.is_some();
+                callers += u64::from(waiter.is_some());
             }
         }
         self.write()?;
-        if urgent {
+        if callers > 0 {
             self.sync()?;
+            self.shared.meter.served(callers);
         }
         for message in round.drain(..) {
-            if let Message::Write { waiter: Some(waiter), .. } = message {
+            if let Message::Write { waiter: Some(waiter), queued, .. } = message {
+                drop(queued);
                 waiter.tell(Ok(()));
             }
         }
         self.evict();
-        if urgent {
+        if callers > 0 {
             self.collect()?;
         }
         self.pace()
@@ -309,7 +314,12 @@ impl Writer {
         }
         let start = self.active.end - self.pending.bytes.len() as u64;
         self.active.segment.file.write_at(start, &self.pending.bytes)?;
+        let meter = &self.shared.meter;
+        meter.written_bytes.fetch_add(self.pending.bytes.len() as u64, Ordering::Relaxed);
         self.pending.bytes.clear();
+        // What one large entry has made of it is not kept.
+        self.pending.bytes.shrink_to(WRITE_BYTES);
+        meter.buffer_bytes.store(self.pending.bytes.capacity() as u64, Ordering::Relaxed);
         if let Some(info) = lock(&self.shared.segments).0.back_mut() {
             for entry in &self.pending.entries {
                 info.note(entry.cell.id, entry.index);
@@ -327,7 +337,9 @@ impl Writer {
     /// Syncs what is written, if it is not on disk yet.
     fn sync(&mut self) -> io::Result<()> {
         if self.active.synced < self.active.end {
+            let begun = Instant::now();
             self.active.segment.file.sync_data()?;
+            self.shared.meter.synced(begun.elapsed());
             self.active.synced = self.active.end;
         }
         Ok(())
@@ -412,6 +424,7 @@ impl Writer {
             self.cache.bytes -= entry.payload_bytes + CACHED_ENTRY_BYTES;
             entry.cell.state().evict(entry.index, entry.number);
         }
+        self.shared.meter.cached_bytes.store(self.cache.bytes, Ordering::Relaxed);
     }
 }
 
@@ -423,14 +436,14 @@ pub(super) fn start_segment(dir: &std::path::Path, spare: &mut Spare, header: &H
     Ok(Active { segment: Arc::new(segment), end: start, synced: start })
 }
 
-impl Message {
-    fn payload_bytes(&self) -> usize {
-        match self {
-            Self::Write { record: Record::Entries { entries, .. }, .. } => {
-                entries.iter().map(|entry| frame::frame_bytes(entry.payload.len())).sum()
-            }
-            Self::Write { .. } | Self::Close => frame::HEADER_BYTES,
-        }
+impl Record {
+    /// Bytes of its frames.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Entries { entries, .. } => entries.iter().map(|entry| frame::frame_bytes(entry.payload.len())).sum(),
+            Self::Vote(_) | Self::Truncate { .. } | Self::Purge { .. } | Self::Committed(_) => frame::HEADER_BYTES,
+        };
+        bytes as u64
     }
 }
 

@@ -262,3 +262,29 @@ fn the_log_works_on_the_real_disk() {
         assert_eq!(all(&log.group(GroupId(1))), entries);
     }
 }
+
+#[test]
+fn what_the_log_holds_is_counted() {
+    let disk = FakeDisk::new();
+    let log = open(&disk);
+    let (one, two) = (log.group(GroupId(1)), log.group(GroupId(2)));
+    for index in 0..20 {
+        append(&one, vec![entry(index, 1, 1000)]).unwrap();
+    }
+    append(&two, vec![entry(0, 1, 100), entry(1, 1, 100)]).unwrap();
+    let usage = log.usage();
+    assert_eq!((usage.entries, one.entries(), two.entries()), (22, 20, 2));
+    assert!(usage.index_bytes >= 22 * 64, "{usage:?}");
+    assert!(usage.segments > 1 && usage.segment_bytes == log.bytes(), "{usage:?}");
+    assert!((1..=4096).contains(&usage.cached_bytes), "the cache keeps its bound: {usage:?}");
+    assert!(usage.buffer_bytes > 0 && usage.written_bytes > 20_200, "{usage:?}");
+    assert_eq!(usage.queued_bytes, 0, "all is written");
+    assert_eq!((usage.callers.sum, usage.failed, usage.has_room), (21, false, true));
+    assert!(usage.sync_micros.counts.iter().sum::<u64>() >= 21, "{usage:?}");
+    one.purge(id(18, 1)).unwrap();
+    assert_eq!(log.usage().entries, 3);
+    disk.fail(crate::disk::Operation::SyncData, 0, 1, io::ErrorKind::Other);
+    append(&one, vec![entry(20, 1, 10)]).unwrap_err();
+    assert!(log.usage().failed);
+    until("nothing is queued", || log.usage().queued_bytes == 0);
+}

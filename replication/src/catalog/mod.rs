@@ -38,6 +38,7 @@ pub use error::CatalogError;
 pub use format::FormatError;
 pub use intent::{Intent, IntentAction, IntentsReader};
 pub use run::RejectsKept;
+pub(crate) use runs::DETAIL_BYTES;
 pub use runs::RunsReader;
 pub use state::{CatalogState, MAX_COLLECTIONS, MAX_KEYS, MAX_LABEL_BYTES, MAX_SCOPES, ROOT_KEY_ID};
 pub use syncs::MAX_LIVING_SYNCS;

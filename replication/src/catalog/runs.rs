@@ -256,6 +256,12 @@ impl RunsReader {
         self.read().find((collection, slot), run)?.outcome(seq).cloned()
     }
 
+    /// What the details of all runs take in memory, in bytes.
+    #[must_use]
+    pub fn detail_bytes(&self) -> u64 {
+        self.read().detail_bytes
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, RunRecord> {
         // A writer that panicked has stopped the node; what was written until then may still be shown.
         self.record.read().unwrap_or_else(PoisonError::into_inner)

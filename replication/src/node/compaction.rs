@@ -1,7 +1,7 @@
 //! When groups take snapshots and give up the log before them.
 //!
-//! By bytes of log, since that is what costs disk and time at the next start: a group whose log has grown beyond its
-//! share takes a snapshot; so does an idle group whose few entries keep old segments from being recycled. The log is
+//! By bytes of log, since that is what costs disk and time at the next start, and by its entries, since the place of each
+//! costs memory until it is purged: a group whose log has grown beyond its share takes a snapshot; so does an idle group whose few entries keep old segments from being recycled. The log is
 //! purged up to a snapshot only when the snapshot is on disk.
 
 use std::time::{Duration, Instant};
@@ -16,6 +16,10 @@ use crate::raft::snapshot::Workbench;
 /// How often the logs are looked at: a disk writes some tens of megabytes meanwhile, and a look at a thousand groups
 /// takes less than a thousandth of it.
 const PERIOD: Duration = Duration::from_millis(100);
+
+/// What an entry counts for at least. Its place takes about 100 bytes of memory, and up to twice that when the list of
+/// them has just grown: so places take at most 2/5 of what the logs of all groups may.
+const ENTRY_BYTES: u64 = 512;
 
 /// How long nothing is tried again after a snapshot that did not come about, as on a full disk.
 const PAUSE: Duration = Duration::from_secs(15);
@@ -92,14 +96,19 @@ impl Compactor {
 
     /// The group, by its place, that needs a snapshot most.
     fn most_due(&self) -> Option<usize> {
-        let large = |group: &&Group| group.log.bytes() > self.group_bytes && has_news(group);
-        if let Some(group) = self.groups.iter().filter(large).max_by_key(|group| group.log.bytes()) {
+        let large = |group: &&Group| weight(group) > self.group_bytes && has_news(group);
+        if let Some(group) = self.groups.iter().filter(large).max_by_key(|group| weight(group)) {
             return Some(usize::from(group.id.0));
         }
         let pinning = self.log.pinning(self.log_bytes);
         let at = |id: GroupId| self.groups.get(usize::from(id.0)).filter(|group| has_news(group));
         pinning.into_iter().find_map(at).map(|group| usize::from(group.id.0))
     }
+}
+
+/// What a group's log counts for.
+fn weight(group: &Group) -> u64 {
+    group.log.bytes().max(group.log.entries() * ENTRY_BYTES)
 }
 
 fn snapshot_index(group: &Group) -> Option<u64> {

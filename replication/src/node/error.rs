@@ -40,8 +40,8 @@ pub enum ProposeError {
     DiskFull,
     /// Records and tables take what they may. Nothing was done: delete records or allow more.
     #[error(
-        "records and tables take {used} bytes, and {usable} are allowed: 85 % of max_memory, {max} bytes. Delete records \
-         or collections, or raise max_memory and restart"
+        "records, tables and the batches of open runs take {used} bytes, and {usable} are allowed: 85 % of max_memory, \
+         {max} bytes. Delete records or collections, or raise max_memory and restart"
     )]
     MemoryLimit {
         /// Bytes that they take.

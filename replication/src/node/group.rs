@@ -7,9 +7,9 @@ use larder_storage::log::GroupLog;
 use larder_types::ids::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, ReadPolicy, ServerState};
-use serde_json::json;
 
 use super::error::StartError;
+use super::status::GroupStatus;
 use crate::failure::Failure;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::Machine;
@@ -117,23 +117,24 @@ impl Group {
         }
     }
 
-    /// Numbers for the operator.
-    pub(crate) fn status(&self) -> serde_json::Value {
+    /// Its numbers.
+    pub(crate) fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        json!({
-            "group": self.id,
-            "shard": self.id.0.checked_sub(1),
-            "replica": metrics.id,
-            "role": role(metrics.state),
-            "leader": metrics.current_leader,
-            "term": metrics.current_term,
-            "last": metrics.last_log_index,
-            "applied": metrics.last_applied.map(|id| id.index),
-            "snapshot": self.shelf.current().and_then(|meta| meta.last_log_id).map(|id| id.index),
-            "purged": metrics.purged.map(|id| id.index),
-            "log_bytes": self.log.bytes(),
-        })
+        GroupStatus {
+            group: self.id,
+            shard: self.id.0.checked_sub(1),
+            replica: metrics.id,
+            role: role(metrics.state),
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            last: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: self.shelf.current().and_then(|meta| meta.last_log_id).map(|id| id.index),
+            snapshot_bytes: self.shelf.bytes(),
+            purged: metrics.purged.map(|id| id.index),
+            log_bytes: self.log.bytes(),
+        }
     }
 }
 

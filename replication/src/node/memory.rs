@@ -11,11 +11,12 @@
 use bytes::Bytes;
 use larder_storage::command::may_grow;
 use larder_storage::shard::{ShardMemory, ShardReader};
-use serde_json::json;
 
 use super::error::ProposeError;
+use super::status::MemoryStatus;
+use crate::catalog::{DETAIL_BYTES, RunsReader};
 
-/// Percent of the limit that records and tables may take.
+/// Percent of the limit that may be used.
 const USABLE_PERCENT: u64 = 85;
 
 /// Watches over the memory of all shards.
@@ -24,11 +25,12 @@ pub(super) struct MemoryLimit {
     max: u64,
     /// By shard.
     readers: Vec<ShardReader>,
+    runs: RunsReader,
 }
 
 impl MemoryLimit {
-    pub(super) fn new(max: u64, readers: Vec<ShardReader>) -> Self {
-        Self { max, readers }
+    pub(super) fn new(max: u64, readers: Vec<ShardReader>, runs: RunsReader) -> Self {
+        Self { max, readers, runs }
     }
 
     /// Refuses entries that may make records grow if the limit is reached.
@@ -36,29 +38,42 @@ impl MemoryLimit {
     /// # Errors
     /// `MemoryLimit`.
     pub(super) fn admit<'a>(&self, entries: impl IntoIterator<Item = &'a Bytes>) -> Result<(), ProposeError> {
-        let (used, usable) = (self.memory().bytes, usable(self.max));
+        let (used, usable) = (self.used(), usable(self.max));
         if used < usable || !entries.into_iter().any(|entry| may_grow(entry)) {
             return Ok(());
         }
         Err(ProposeError::MemoryLimit { used, usable, max: self.max })
     }
 
-    /// What all shards take.
-    fn memory(&self) -> ShardMemory {
-        self.readers.iter().map(ShardReader::memory).fold(ShardMemory::default(), |sum, shard| ShardMemory {
-            bytes: sum.bytes + shard.bytes,
-            arena_bytes: sum.arena_bytes + shard.arena_bytes,
-        })
+    /// What counts against the limit.
+    fn used(&self) -> u64 {
+        self.readers.iter().map(ShardReader::bytes).sum::<u64>() + beyond_reserve(self.runs.detail_bytes())
     }
 
     /// Numbers for the operator.
-    pub(super) fn status(&self) -> serde_json::Value {
-        let ShardMemory { bytes, arena_bytes } = self.memory();
-        json!({ "bytes": bytes, "usable_bytes": usable(self.max), "max_bytes": self.max, "arena_bytes": arena_bytes })
+    pub(super) fn status(&self) -> MemoryStatus {
+        let sum = |of: fn(&ShardMemory) -> u64| self.readers.iter().map(|reader| of(&reader.memory())).sum();
+        MemoryStatus {
+            bytes: self.used(),
+            usable_bytes: usable(self.max),
+            max_bytes: self.max,
+            content_bytes: sum(|shard| shard.content_bytes),
+            table_bytes: sum(|shard| shard.table_bytes),
+            dictionary_bytes: sum(|shard| shard.dictionary_bytes),
+            batch_bytes: sum(|shard| shard.batch_bytes),
+            run_bytes: self.runs.detail_bytes(),
+            arena_bytes: sum(|shard| shard.arena_bytes),
+        }
     }
 }
 
-/// Bytes that records and tables may take of a limit.
+/// What the catalog remembers of runs beyond what a node sets aside for it, which is what ended runs may take: only open
+/// runs with very many batches take more.
+fn beyond_reserve(run_bytes: u64) -> u64 {
+    run_bytes.saturating_sub(DETAIL_BYTES)
+}
+
+/// Bytes of a limit that may be used.
 fn usable(max: u64) -> u64 {
     max / 100 * USABLE_PERCENT + max % 100 * USABLE_PERCENT / 100
 }

@@ -8,8 +8,8 @@
 //!   [`Node::failed`].
 //!
 //! Where is what: `start.rs` from a data directory to running groups; `identity.rs` whose directory it is; `group.rs`
-//! one group; `proposer.rs` writes and their bounds; `memory.rs` how many records there may be; `intents.rs` what the catalog wants the shards to hear;
-//! `compaction.rs` when snapshots are taken; `error.rs` refusals.
+//! one group; `proposer.rs` writes and their bounds; `memory.rs` how many records there may be; `intents.rs` what the
+//! catalog wants the shards to hear; `compaction.rs` when snapshots are taken; `status.rs` numbers; `error.rs` refusals.
 
 mod compaction;
 mod error;
@@ -19,6 +19,7 @@ mod intents;
 mod memory;
 mod proposer;
 mod start;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -32,13 +33,13 @@ use larder_storage::disk::{DirLock, RealDisk};
 use larder_storage::log::Log;
 use larder_storage::shard::ShardReader;
 use larder_types::ids::{GroupId, ShardId};
-use serde_json::json;
 
 pub use self::error::{ProposeError, StartError};
 use self::identity::Identity;
 use self::intents::Executor;
 use self::memory::MemoryLimit;
 use self::proposer::Proposer;
+pub use self::status::{GroupStatus, MemoryStatus, NodeStatus, SnapshotStatus};
 use crate::catalog::{ApiKey, Catalog, CatalogCommand, CatalogReply, ClusterSettings, RunsReader, encode_command};
 use crate::failure::{Failure, Watched};
 use crate::raft::snapshot::Workbench;
@@ -176,21 +177,23 @@ impl Node {
         self.failure.wait().await
     }
 
-    /// Numbers for the operator: log bytes, snapshots and so on, as JSON for `/v1/cluster`.
+    /// The node's numbers. Looks at every group and collection for a moment.
     #[must_use]
-    pub fn status(&self) -> serde_json::Value {
-        let groups: Vec<_> = self.proposer.groups().iter().map(group::Group::status).collect();
-        json!({
-            "node": self.identity.node,
-            "cluster": self.identity.cluster.id,
-            "shards": self.identity.cluster.shards,
-            "failed": self.failure.reason(),
-            "log_bytes": self.log.bytes(),
-            "inflight_bytes": self.proposer.inflight_bytes(),
-            "memory": self.memory.status(),
-            "pending_intents": self.executor.pending(),
-            "groups": groups,
-        })
+    pub fn status(&self) -> NodeStatus {
+        let log = self.log.usage();
+        NodeStatus {
+            node: self.identity.node,
+            cluster: self.identity.cluster.id.clone(),
+            shards: self.identity.cluster.shards,
+            failed: self.failure.reason(),
+            log_bytes: log.segment_bytes,
+            inflight_bytes: self.proposer.inflight_bytes(),
+            memory: self.memory.status(),
+            pending_intents: self.executor.pending(),
+            groups: self.proposer.groups().iter().map(group::Group::status).collect(),
+            log,
+            snapshots: self.workbench.status(),
+        }
     }
 
     /// Stops all groups and closes the log. Everything acknowledged is on disk already.

@@ -93,8 +93,8 @@ pub(super) async fn start(
     let node = Arc::new(Node {
         identity: site.identity,
         catalog: views.cell,
-        runs: views.runs,
-        memory: MemoryLimit::new(max_memory_bytes, views.readers.clone()),
+        runs: views.runs.clone(),
+        memory: MemoryLimit::new(max_memory_bytes, views.readers.clone(), views.runs.clone()),
         readers: views.readers,
         proposer,
         executor,

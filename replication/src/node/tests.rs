@@ -167,7 +167,12 @@ impl Running {
             }
         };
         let waited = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), waiting).await });
-        assert!(waited.is_ok(), "waited in vain until {what}: {}", self.node.status());
+        assert!(waited.is_ok(), "waited in vain until {what}: {}", self.status());
+    }
+
+    /// What `/v1/cluster` shows.
+    fn status(&self) -> serde_json::Value {
+        serde_json::to_value(self.node.status()).unwrap()
     }
 }
 
@@ -203,7 +208,7 @@ fn a_new_directory_becomes_a_cluster() {
     let catalog = node.node.catalog();
     assert_eq!(catalog.cluster, Some(settings()));
     assert_eq!(*catalog.keys["root"], bootstrap().root);
-    let status = node.node.status();
+    let status = node.status();
     let groups = status["groups"].as_array().unwrap();
     assert_eq!(groups.len(), 3);
     assert!(groups.iter().all(|group| group["role"] == "leader"), "{status}");
@@ -449,13 +454,13 @@ fn a_grown_log_gives_way_to_snapshots() {
     while purged.len() < 2 {
         node.upsert(generation, seq, &format!("N{seq}"), i64::from(seq));
         seq += 1;
-        assert!(seq < 20_000, "{}", node.node.status());
-        let now = node.node.status()["groups"][1]["purged"].as_u64();
+        assert!(seq < 20_000, "{}", node.status());
+        let now = node.status()["groups"][1]["purged"].as_u64();
         if now.is_some() && purged.last() != Some(&now) {
             purged.push(now);
         }
     }
-    let status = node.node.status();
+    let status = node.status();
     assert!(status["groups"][1]["snapshot"].as_u64() >= status["groups"][1]["purged"].as_u64(), "{status}");
     drop(node);
     for disk in [disk.after_kill(), disk.power_cut(0), disk.power_cut(5)] {
@@ -477,10 +482,10 @@ fn an_idle_group_does_not_hold_the_log() {
     let mut seq = 0;
     // Only shard 0 is written to; the catalog and shard 1 sit on the first segment.
     let mut keys = (0..).map(|number| format!("K{number}")).filter(|key| shard_of(key) == ShardId(0));
-    while node.node.status()["groups"][0]["purged"].is_null() || node.node.status()["groups"][2]["purged"].is_null() {
+    while node.status()["groups"][0]["purged"].is_null() || node.status()["groups"][2]["purged"].is_null() {
         node.upsert(generation, seq, &keys.next().unwrap(), 1);
         seq += 1;
-        assert!(seq < 50_000, "{}", node.node.status());
+        assert!(seq < 50_000, "{}", node.status());
     }
 }
 
@@ -516,7 +521,7 @@ fn disk_with_snapshot() -> FakeDisk {
     node.define(ExitMode::Keep);
     let generation = node.open("one", RunKind::Delta);
     let mut seq = 0;
-    while node.node.status()["groups"][1]["purged"].is_null() {
+    while node.status()["groups"][1]["purged"].is_null() {
         node.upsert(generation, seq, &format!("N{seq}"), 1);
         seq += 1;
         assert!(seq < 20_000);
@@ -649,7 +654,7 @@ fn patches_that_may_add_are_refused_at_the_memory_limit_and_what_makes_room_is_n
     node.define(ExitMode::Delete);
     let generation = node.open("one", RunKind::Full);
     node.upsert(generation, 0, "N1", 1);
-    let used = node.node.status()["memory"]["bytes"].as_u64().unwrap();
+    let used = node.status()["memory"]["bytes"].as_u64().unwrap();
     let shown: u64 = (0..SHARDS).map(|id| node.node.reader(ShardId(id)).unwrap().stats(PLANES).bytes).sum();
     assert_eq!(used, shown);
     node.stop();
@@ -657,7 +662,7 @@ fn patches_that_may_add_are_refused_at_the_memory_limit_and_what_makes_room_is_n
     let above = (1..).find(|max: &u64| max * 85 / 100 > used).unwrap();
     let node = Running::with_memory(&disk, above);
     assert_eq!(node.upsert(generation, 1, "N2", 1).1, added());
-    let used = node.node.status()["memory"]["bytes"].as_u64().unwrap();
+    let used = node.status()["memory"]["bytes"].as_u64().unwrap();
     node.stop();
     // The largest limit of which no more may be used than what is there.
     let max = (1..).take_while(|max| max * 85 / 100 <= used).last().unwrap();

@@ -264,6 +264,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
             image: Some(image),
             place,
+            meter: self.around.workbench.meter(),
             failure: self.around.failure.clone(),
         })
     }

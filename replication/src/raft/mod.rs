@@ -13,6 +13,7 @@ pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod snapshot;
+pub(crate) mod snapshot_meter;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;

@@ -6,7 +6,9 @@
 //! - One snapshot is written at a time on a node, so that the disk is left to the log.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use larder_storage::disk::is_full;
 use larder_storage::shard::FrozenShard;
@@ -16,6 +18,7 @@ use openraft::RaftSnapshotBuilder;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::codec;
+use super::snapshot_meter::{SnapshotMeter, SnapshotStatus};
 use super::types::{RaftSnapshot, SnapshotMeta, TypeConfig};
 use crate::failure::Failure;
 
@@ -28,6 +31,8 @@ pub(crate) struct Shelf {
     group: GroupId,
     /// The newest on disk. Locked for moments only.
     current: Mutex<Option<SnapshotMeta>>,
+    /// Bytes of its file.
+    bytes: AtomicU64,
     /// Held while one is written.
     writing: Mutex<()>,
 }
@@ -77,13 +82,13 @@ impl SnapshotFile {
 impl Shelf {
     /// The snapshots of a group.
     pub(crate) fn new(store: SnapshotStore, group: GroupId) -> Self {
-        Self { store, group, current: Mutex::new(None), writing: Mutex::new(()) }
+        Self { store, group, current: Mutex::new(None), bytes: AtomicU64::new(0), writing: Mutex::new(()) }
     }
 
     /// Opens the newest snapshot of the group when a node starts.
     pub(crate) fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
         let opened = self.file().open()?;
-        self.set_current(opened.as_ref().map(|(meta, _)| meta.clone()));
+        self.set_current(opened.as_ref().map(|(meta, _)| meta.clone()))?;
         Ok(opened)
     }
 
@@ -97,8 +102,15 @@ impl Shelf {
         self.current().map(|meta| RaftSnapshot { meta, snapshot: self.file() })
     }
 
-    fn set_current(&self, meta: Option<SnapshotMeta>) {
+    /// Bytes of the newest snapshot on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn set_current(&self, meta: Option<SnapshotMeta>) -> Result<(), SnapshotError> {
+        self.bytes.store(self.store.bytes(self.group)?, Ordering::Relaxed);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = meta;
+        Ok(())
     }
 
     fn file(&self) -> SnapshotFile {
@@ -112,7 +124,7 @@ impl Shelf {
             Some(current) if current.last_log_id >= meta.last_log_id => Ok(current),
             _ => {
                 image.write(&meta, self)?;
-                self.set_current(Some(meta.clone()));
+                self.set_current(Some(meta.clone()))?;
                 Ok(meta)
             }
         }
@@ -130,7 +142,7 @@ impl Shelf {
             let index = meta.last_log_id.map_or(0, |id| id.index);
             let mut blocks = snapshot.blocks().map(<[u8]>::to_vec);
             self.store.write(self.group, index, snapshot.head(), snapshot.meta(), &mut blocks)?;
-            self.set_current(Some(found));
+            self.set_current(Some(found))?;
         }
         Ok(snapshot)
     }
@@ -141,6 +153,7 @@ impl Shelf {
 pub(crate) struct Workbench {
     place: Arc<Semaphore>,
     freed: Arc<Notify>,
+    meter: Arc<SnapshotMeter>,
 }
 
 /// The place, taken; given back when dropped.
@@ -152,7 +165,7 @@ pub(crate) struct Place {
 impl Workbench {
     /// A free place.
     pub(crate) fn new() -> Self {
-        Self { place: Arc::new(Semaphore::new(1)), freed: Arc::new(Notify::new()) }
+        Self { place: Arc::new(Semaphore::new(1)), freed: Arc::new(Notify::new()), meter: Arc::default() }
     }
 
     /// Takes the place, or `None` if it is taken.
@@ -164,6 +177,16 @@ impl Workbench {
     /// Whether the place is free.
     pub(crate) fn is_free(&self) -> bool {
         self.place.available_permits() > 0
+    }
+
+    /// How snapshots went until now.
+    pub(crate) fn status(&self) -> SnapshotStatus {
+        self.meter.status(!self.is_free())
+    }
+
+    /// What counts them.
+    pub(crate) fn meter(&self) -> Arc<SnapshotMeter> {
+        Arc::clone(&self.meter)
     }
 
     /// Waits until the place is free, and gives it to nobody any more.
@@ -194,6 +217,7 @@ pub(crate) struct Builder {
     pub(crate) image: Option<Image>,
     /// `None` if openraft insisted while another snapshot was being written.
     pub(crate) place: Option<Place>,
+    pub(crate) meter: Arc<SnapshotMeter>,
     pub(crate) failure: Failure,
 }
 
@@ -203,15 +227,20 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let image = self.image.take().ok_or_else(|| io::Error::other("this snapshot was built already"))?;
         let (shelf, meta) = (Arc::clone(&self.shelf), self.meta.clone());
+        let begun = Instant::now();
         let written = tokio::task::spawn_blocking(move || shelf.put(meta, &image)).await;
         // Given back only now that the image, which holds pages of the shard, is gone too.
         drop(self.place.take());
         let group = self.shelf.group;
         let meta = match written.map_err(io::Error::other)? {
-            Ok(meta) => meta,
+            Ok(meta) => {
+                self.meter.wrote(begun.elapsed());
+                meta
+            }
             // A full disk refuses writes but ends nothing. openraft would end the group on an error; told that the
             // newest snapshot is what it was before, it keeps the log.
             Err(SnapshotError::Io(error)) if is_full(&error) => {
+                self.meter.failed();
                 tracing::warn!(%group, "no room on the disk for a snapshot: the log cannot be shortened");
                 self.shelf.current().unwrap_or_default()
             }

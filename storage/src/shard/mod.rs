@@ -105,8 +105,16 @@ impl CollectionStats {
 /// What a shard takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ShardMemory {
-    /// The sum of [`CollectionStats::bytes`].
+    /// The sum of [`CollectionStats::bytes`]: the next four.
     pub bytes: u64,
+    /// Bytes of the content of all records.
+    pub content_bytes: u64,
+    /// Bytes of all tables.
+    pub table_bytes: u64,
+    /// Bytes of what is remembered of the batches of open runs.
+    pub batch_bytes: u64,
+    /// Bytes of the texts that records share.
+    pub dictionary_bytes: u64,
     /// Bytes of arena segments, in use or kept for snapshots and late readers. The cleaner keeps those in use below the
     /// records' bytes and a sixth, and a few segments.
     pub arena_bytes: u64,

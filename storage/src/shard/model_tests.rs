@@ -140,7 +140,11 @@ impl Pair {
         compare(&self.shard, &self.reference);
         let reader = self.shard.reader();
         assert_eq!(reader.applied(), self.index);
-        assert_eq!(reader.memory().bytes, COLLECTIONS.iter().map(|id| reader.stats(*id).bytes).sum::<u64>());
+        let memory = reader.memory();
+        assert_eq!(memory.bytes, COLLECTIONS.iter().map(|id| reader.stats(*id).bytes).sum::<u64>());
+        let others = memory.batch_bytes + memory.dictionary_bytes;
+        assert_eq!(memory.bytes, memory.content_bytes + memory.table_bytes + others);
+        assert_eq!(memory.bytes, reader.bytes());
     }
 
     /// A replica that got the shard's snapshot, and one that never did, count what the shard has counted all along,

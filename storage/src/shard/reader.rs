@@ -18,7 +18,7 @@ use super::{CollectionStats, RecordView, ShardMemory};
 use crate::arena::segment::SegmentDirectory;
 use crate::record::intern::Pools;
 use crate::record::row::Row;
-use crate::table::{Published, Table};
+use crate::table::{Counters, Published, Table};
 
 /// Keys that are looked up together. More of them would push each other's records out of the nearest cache.
 const GROUP: usize = 16;
@@ -150,13 +150,26 @@ impl ShardReader {
         }
     }
 
-    /// What the shard takes.
+    /// The sum of [`CollectionStats::bytes`] over all collections: what counts of the shard against a limit.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shared.view.load(&crossbeam_epoch::pin()).bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the shard takes, by kind. Looks at every collection.
     #[must_use]
     pub fn memory(&self) -> ShardMemory {
         let guard = crossbeam_epoch::pin();
         let view = self.shared.view.load(&guard);
+        let sum = |of: fn(&Counters) -> &AtomicU64| {
+            view.collections.values().map(|held| of(&held.table.counters).load(Ordering::Relaxed)).sum()
+        };
         ShardMemory {
             bytes: view.bytes.load(Ordering::Relaxed),
+            content_bytes: sum(|counters| &counters.content_bytes),
+            table_bytes: sum(|counters| &counters.table_bytes),
+            batch_bytes: sum(|counters| &counters.batch_bytes),
+            dictionary_bytes: sum(|counters| &counters.dictionary_bytes),
             arena_bytes: view.arena.held().load(Ordering::Relaxed),
         }
     }

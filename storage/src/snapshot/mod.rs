@@ -156,6 +156,17 @@ impl SnapshotStore {
         file.sync_data()
     }
 
+    /// Bytes of the group's newest snapshot; 0 if it has none.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn bytes(&self, group: GroupId) -> Result<u64, SnapshotError> {
+        match self.indexes(group)?.pop() {
+            Some(index) => Ok(self.disk.open(&self.path(group, index))?.len()?),
+            None => Ok(0),
+        }
+    }
+
     /// The positions of the group's snapshots, ascending.
     fn indexes(&self, group: GroupId) -> io::Result<Vec<u64>> {
         let names = self.disk.list(&self.dir)?;

@@ -44,6 +44,9 @@ pub struct StartArgs {
     /// The address to serve on; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// The address to serve metrics on, without an API key: for the operator's network alone [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
     /// A configuration file, see config.example.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -6,7 +6,7 @@ use hyper::http::request::Parts;
 use larder_replication::catalog::{Catalog, CatalogCommand, CatalogReply, Collection, Sync};
 use larder_replication::node::Node;
 use larder_storage::shard::CollectionStats;
-use larder_types::api::{CollectionInfo, FieldInfo, IndexInfo, PutCollection, SyncInfo};
+use larder_types::api::{CollectionInfo, CollectionUsage, FieldInfo, IndexInfo, PutCollection, SyncInfo};
 use larder_types::ids::ShardId;
 use larder_types::names::CollectionName;
 use larder_types::revision::Revision;
@@ -92,6 +92,12 @@ fn info(node: &Node, catalog: &Catalog, collection: &Collection) -> Result<Colle
         syncs: collection.syncs.values().map(|sync| sync_info(collection, sync, &stats)).collect(),
         records: stats.records,
         bytes: stats.bytes,
+        usage: CollectionUsage {
+            record_bytes: stats.content_bytes(),
+            index_bytes: stats.table_bytes,
+            dictionary_bytes: stats.dictionary_bytes,
+            batch_bytes: stats.batch_bytes,
+        },
         revision: Revision::new(positions).to_string(),
     })
 }
@@ -125,8 +131,11 @@ fn sync_info(collection: &Collection, sync: &Sync, stats: &CollectionStats) -> S
     }
 }
 
-/// The numbers of a collection over all shards, and how far each shard is.
-fn measure(
+/// The numbers of a collection over all shards, and how far each shard is. What syncs have is listed for each shard.
+///
+/// # Errors
+/// `shard_unavailable` when a shard of it is not served here.
+pub(crate) fn measure(
     node: &Node,
     catalog: &Catalog,
     collection: &Collection,
@@ -139,6 +148,9 @@ fn measure(
         let stats = reader.stats(collection.id);
         total.records += stats.records;
         total.bytes += stats.bytes;
+        total.table_bytes += stats.table_bytes;
+        total.dictionary_bytes += stats.dictionary_bytes;
+        total.batch_bytes += stats.batch_bytes;
         total.records_of.extend(stats.records_of);
     }
     Ok((total, positions))

@@ -27,6 +27,8 @@ const MIN_HEADER_BYTES: u64 = 8 * KIB;
 pub struct Config {
     /// The address to serve on.
     pub listen: SocketAddr,
+    /// The address to serve metrics on, if any.
+    pub admin_listen: Option<SocketAddr>,
     /// Where the node keeps everything.
     pub data_dir: PathBuf,
     /// Threads that serve connections.
@@ -146,6 +148,7 @@ impl Config {
             format
         });
         let listen = root.take("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        let admin_listen: Option<SocketAddr> = root.optional("admin_listen");
         let data_dir: Option<PathBuf> = root.optional("data_dir");
         let threads = root.optional("threads").unwrap_or_else(cores);
         let shards = root.take("shards", ShardCount::DEFAULT.get());
@@ -168,6 +171,7 @@ impl Config {
         root.finish();
         Some(Self {
             listen: args.listen.unwrap_or(listen),
+            admin_listen: args.admin_listen.or(admin_listen),
             data_dir: data_dir?,
             threads,
             shards: ShardCount::new(shards)?,
@@ -334,11 +338,15 @@ mod tests {
 
     #[test]
     fn the_command_line_wins() {
-        let args =
-            StartArgs { data_dir: Some("mine".into()), listen: Some("127.0.0.1:0".parse().unwrap()), config: None };
-        let config = Config::new("data_dir = \"theirs\"\nlisten = \"0.0.0.0:1\"", &args).unwrap();
+        let args = StartArgs { data_dir: Some("mine".into()), listen: Some("127.0.0.1:0".parse().unwrap()), ..args() };
+        let file = "data_dir = \"theirs\"\nlisten = \"0.0.0.0:1\"\nadmin_listen = \"127.0.0.1:9\"";
+        let config = Config::new(file, &args).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("mine"));
         assert_eq!(config.listen.port(), 0);
+        assert_eq!(config.admin_listen.map(|address| address.port()), Some(9));
+        let args = StartArgs { admin_listen: Some("127.0.0.1:8".parse().unwrap()), ..args };
+        assert_eq!(Config::new(file, &args).unwrap().admin_listen, args.admin_listen);
+        assert_eq!(Config::new("", &self::args()).unwrap().admin_listen, None);
     }
 
     #[test]

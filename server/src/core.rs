@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::config::Limits;
 use crate::error::ApiError;
+use crate::metrics::CoreMeter;
 use crate::request_id::RequestIds;
 use crate::revision::RevisionHeaders;
 
@@ -28,10 +29,19 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
+    /// What each core counts.
+    pub(crate) meters: Vec<Arc<CoreMeter>>,
     /// One permit for each batch that may be read, parsed and applied at the same time.
     pub(crate) batches: Arc<Semaphore>,
     /// True once the server was told to stop.
     pub(crate) draining: AtomicBool,
+}
+
+impl Shared {
+    /// Open connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
 }
 
 /// What belongs to one core: never leaves its thread, so nothing in it is locked.
@@ -42,13 +52,15 @@ pub(crate) struct Core {
     pub(crate) scratch: RefCell<Vec<u8>>,
     pub(crate) revisions: RefCell<RevisionHeaders>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) meter: Arc<CoreMeter>,
     /// Wakes the core's connections when the server is told to stop.
     pub(crate) drain: Notify,
     pub(crate) draining: Cell<bool>,
 }
 
 impl Core {
-    pub(crate) fn new(shared: Arc<Shared>, seed: u64) -> Self {
+    /// A core that counts on this meter, which is no other's.
+    pub(crate) fn new(shared: Arc<Shared>, seed: u64, meter: Arc<CoreMeter>) -> Self {
         let catalog = Cache::new(Arc::clone(shared.node.catalog_cell()));
         Self {
             shared,
@@ -56,6 +68,7 @@ impl Core {
             scratch: RefCell::new(Vec::new()),
             revisions: RefCell::new(RevisionHeaders::new()),
             request_ids: RequestIds::new(seed),
+            meter,
             drain: Notify::new(),
             draining: Cell::new(false),
         }

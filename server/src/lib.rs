@@ -8,11 +8,13 @@
 //!   runtime and never on one that serves lookups;
 //! - no looked-up value, key, credential or body ever reaches a log or an error answer.
 
+pub mod admin;
 pub mod api_key;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod memory;
+pub mod metrics;
 pub mod server;
 
 mod auth;

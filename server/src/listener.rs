@@ -17,7 +17,7 @@ use crate::core::Core;
 /// Connections that the kernel holds while a core is busy.
 const BACKLOG: i32 = 1024;
 /// First and longest pause when the process or the system has no descriptors left.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+pub(crate) const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// Said to a connection beyond the limit, as far as its socket takes it at once.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -127,7 +127,7 @@ impl Drop for Slot {
 }
 
 /// Errors that concern the connection being accepted and not the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

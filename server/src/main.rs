@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use larder_replication::catalog::{ApiKey, ClusterSettings, ROOT_KEY_ID};
 use larder_replication::node::{Bootstrap, Node, NodeOptions, StartError};
+use larder_server::admin::{Admin, AdminListener};
 use larder_server::api_key::{self, NewKey};
 use larder_server::cli::{Cli, Command, StartArgs};
 use larder_server::clock;
@@ -60,6 +61,11 @@ fn start(args: &StartArgs) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
     let listeners = Listeners::bind(config.listen, config.threads)
         .map_err(|e| Failure(3, anyhow!(e).context(format!("cannot listen on {}", config.listen))))?;
+    let admin = config
+        .admin_listen
+        .map(AdminListener::bind)
+        .transpose()
+        .map_err(|e| Failure(3, anyhow!(e).context("cannot listen on the address of `admin_listen`")))?;
     let runtime = node_runtime().context("cannot start the node's runtime")?;
     let mut signals = Signals::catch(&runtime).context("cannot wait for signals")?;
     let Some(node) = start_node(&runtime, &mut signals, &config, chosen_key.as_deref())? else {
@@ -69,8 +75,14 @@ fn start(args: &StartArgs) -> Result<(), Failure> {
     };
     let server =
         Server::start(listeners, Arc::clone(&node), runtime.handle().clone(), config.limits).context("cannot serve")?;
+    let _admin = admin.map(|admin| serve_admin(admin, &server, &runtime)).transpose()?;
     tracing::info!(listen = %server.address(), threads = config.threads, "ready");
     serve_until_stopped(&runtime, &mut signals, &node, server)
+}
+
+fn serve_admin(listener: AdminListener, server: &Server, runtime: &Runtime) -> Result<Admin, Failure> {
+    tracing::info!(listen = %listener.address(), "serving metrics");
+    Ok(listener.serve(server.metrics(), runtime.handle()).context("cannot serve metrics")?)
 }
 
 fn configure(args: &StartArgs) -> Result<Config, Failure> {

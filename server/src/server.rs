@@ -19,6 +19,7 @@ use crate::api_key::NoRandomness;
 use crate::config::Limits;
 use crate::core::{Core, Shared};
 use crate::listener;
+use crate::metrics::{CoreMeter, Metrics};
 
 /// Sockets that are bound and not served yet.
 pub struct Listeners {
@@ -75,24 +76,26 @@ impl Server {
         background: Handle,
         limits: Limits,
     ) -> Result<Self, ServeError> {
+        let meters: Vec<_> = listeners.sockets.iter().map(|_| Arc::<CoreMeter>::default()).collect();
         let shared = Arc::new(Shared {
             node,
             background,
             limits,
             connections: AtomicUsize::new(0),
+            meters: meters.clone(),
             batches: Arc::new(Semaphore::new(limits.batches)),
             draining: AtomicBool::new(false),
         });
         let (stop, stopped) = watch::channel(false);
         let (ending, ended) = mpsc::channel(1);
         let mut threads = Vec::with_capacity(listeners.sockets.len());
-        for (number, socket) in listeners.sockets.into_iter().enumerate() {
+        for (number, (socket, meter)) in listeners.sockets.into_iter().zip(meters).enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).map_err(NoRandomness::from)?;
             let (shared, stopped, ending) = (Arc::clone(&shared), stopped.clone(), ending.clone());
             let serve = move || {
-                let core = Rc::new(Core::new(shared, u64::from_le_bytes(seed)));
+                let core = Rc::new(Core::new(shared, u64::from_le_bytes(seed), meter));
                 LocalSet::new().block_on(&runtime, listener::run(core, socket, stopped));
                 // Nobody may be listening any more, and then nobody needs to know.
                 let _ = ending.try_send(());
@@ -106,6 +109,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The metrics of the node and of this server.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.shared)
     }
 
     /// Resolves when a serving thread has ended though nobody asked it to.

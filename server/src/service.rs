@@ -74,12 +74,12 @@ impl hyper::service::Service<Request<Incoming>> for Api {
         let id = self.0.core.request_ids.of(&head.headers);
         let result = match route(&head) {
             Ok(Resource::Record(path)) => match lookup::look_up(&self.0.core, &self.0.auth, &head, &path) {
-                Ok(Found::Answer(response)) => Ok(response),
+                Ok(Found::Answer(response)) => self.counted(Ok(response)),
                 Ok(Found::Behind(shard, index)) => {
                     let api = self.clone();
                     return Answer::Later(Box::pin(async move { api.look_up_later(&head, id, shard, index).await }));
                 }
-                Err(error) => Err(error),
+                Err(error) => self.counted(Err(error)),
             },
             Ok(_) => {
                 let api = self.clone();
@@ -121,6 +121,13 @@ impl Api {
         response
     }
 
+    /// Counts what a lookup came to.
+    fn counted(&self, result: Result<Response, ApiError>) -> Result<Response, ApiError> {
+        let status = result.as_ref().map_or_else(|error| error.code.status(), |response| response.status().as_u16());
+        self.0.core.meter.lookup(status);
+        result
+    }
+
     async fn look_up_later(
         &self,
         head: &Parts,
@@ -133,7 +140,7 @@ impl Api {
             Ok(()) => self.look_up_again(head),
             Err(error) => Err(error),
         };
-        self.finish(result, &id, "record")
+        self.finish(self.counted(result), &id, "record")
     }
 
     fn look_up_again(&self, head: &Parts) -> Result<Response, ApiError> {
@@ -148,8 +155,12 @@ impl Api {
     async fn handle(&self, head: Parts, body: Incoming, id: HeaderValue) -> Response {
         let (result, name) = match route(&head) {
             Ok(resource) => {
-                let name = resource.name();
-                (self.answer(resource, &head, body).await, name)
+                let (name, is_batch) = (resource.name(), matches!(resource, Resource::Batch(..)));
+                let result = self.answer(resource, &head, body).await;
+                if is_batch {
+                    self.0.core.meter.batch(result.as_ref().err().map(|error| error.code));
+                }
+                (result, name)
             }
             Err(error) => (Err(error), "none"),
         };

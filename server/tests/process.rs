@@ -34,7 +34,13 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path, key: Option<&str>) -> Self {
-        let mut child = command(dir, key).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_with(dir, key, |_| {})
+    }
+
+    fn start_with(dir: &Path, key: Option<&str>, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(dir, key);
+        change(&mut command);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (lines, log) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
@@ -151,6 +157,31 @@ fn what_keeps_a_server_from_starting_has_its_exit_code() {
     let (code, said) = finish(&mut same);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains(&server.address.to_string()), "{said}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut other = command(&dir.path().join("other"), None);
+    let (code, said) = finish(other.args(["--admin-listen", &taken.local_addr().unwrap().to_string()]));
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("`admin_listen`"), "{said}");
+}
+
+#[test]
+fn metrics_are_served_where_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("larder.toml");
+    std::fs::write(&config, "admin_listen = \"127.0.0.1:0\"\n").unwrap();
+    let server = Running::start_with(&dir.path().join("data"), Some(KEY), |command| {
+        command.arg("--config").arg(&config);
+    });
+    let (_, rest) = server.seen.split_once("serving metrics listen=").unwrap();
+    let address: SocketAddr = rest.split_whitespace().next().unwrap().parse().unwrap();
+    assert_ne!(address, server.address);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\nlarder_build_info{"), "{answer}");
+    let (code, _, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
 }
 
 #[test]

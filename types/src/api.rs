@@ -235,10 +235,27 @@ pub struct CollectionInfo {
     pub syncs: Vec<SyncInfo>,
     /// Records.
     pub records: u64,
-    /// Bytes of memory that records and table take.
+    /// Bytes of memory that it takes, over all shards: the sum of `usage`.
     pub bytes: u64,
+    /// What these bytes are for.
+    #[serde(default)]
+    pub usage: CollectionUsage,
     /// Its position.
     pub revision: String,
+}
+
+/// Bytes of memory of a collection, by what they are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CollectionUsage {
+    /// The content of its records.
+    pub record_bytes: u64,
+    /// The tables in which records are found.
+    pub index_bytes: u64,
+    /// The texts that its records share.
+    pub dictionary_bytes: u64,
+    /// What is remembered of the batches of open runs, to answer repeats.
+    pub batch_bytes: u64,
 }
 
 /// An index of a collection.

@@ -101,7 +101,9 @@ pub(crate) async fn post(call: Call, head: &Parts, path: &RunPath<'_>, seq: &str
         drop(permit);
         answer
     });
-    Ok(reply::json(200, &answer.await?))
+    let answer = answer.await?;
+    call.core.meter.rows(answer.accepted, answer.rejected.len() as u64);
+    Ok(reply::json(200, &answer))
 }
 
 fn read_seq(text: &str) -> Result<u32, ApiError> {

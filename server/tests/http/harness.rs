@@ -14,6 +14,7 @@ use larder_replication::catalog::{ApiKey, ClusterSettings};
 use larder_replication::node::{Bootstrap, Node, NodeOptions};
 use larder_server::api_key::sha256_text;
 use larder_server::config::Limits;
+use larder_server::metrics::Metrics;
 use larder_server::server::{Listeners, Server};
 use larder_types::api::{ARROW_STREAM, NDJSON, Scope};
 use serde_json::{Value, json};
@@ -61,6 +62,11 @@ impl Harness {
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2).unwrap();
         let server = Server::start(listeners, Arc::clone(&node), runtime.handle().clone(), limits).unwrap();
         Self { runtime, address: server.address(), server: Some(server), node }
+    }
+
+    /// The metrics of node and server.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.server.as_ref().unwrap().metrics()
     }
 
     /// Drains the server and stops the node.

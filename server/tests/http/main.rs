@@ -8,5 +8,6 @@ mod batches;
 mod keys;
 mod limits;
 mod lookups;
+mod metrics;
 mod restart;
 mod runs;

@@ -1,7 +1,8 @@
 //! Lookups beside three hash tables that hold the same rows, and batches of lookups beside single ones.
 //!
 //! Every contestant finds the record by its key and writes it as JSON with the same code; the key's hash is given to
-//! all of them. Each has its rows in allocations of its own.
+//! all of them. Each table has rows of its own, and nobody gets the keys of another in the same window, whose records
+//! would then be in the caches.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::hint::black_box;
@@ -28,26 +29,35 @@ const BATCH: usize = 16;
 /// Room for the JSON of a record.
 const ROOM: usize = 1024;
 
-/// In the order of the table of times.
-const CONTESTANTS: [&str; 7] = [
-    "larder, one by one",
-    "larder, batches of 16",
-    "hashbrown without synchronisation",
-    "64 x RwLock<hashbrown>",
-    "papaya",
-    "larder, one by one, found only",
-    "larder, batches of 16, found only",
+/// Looks keys up. Returns the bytes of JSON written, or for those who only find, the records found.
+type LookUp = fn(&Contest, &[Query<'_>]) -> usize;
+
+/// Those who look up one by one in tables of their own.
+const TABLES: [(&str, LookUp); 4] = [
+    ("larder", Contest::one_by_one),
+    ("hashbrown without synchronisation", Contest::in_bare),
+    ("64 x RwLock<hashbrown>", Contest::in_locked),
+    ("papaya", Contest::in_papaya),
+];
+/// The goals of the first beside each of the others.
+const TABLE_GOALS: [(usize, Goal, [&str; 2]); 3] = [
+    (1, Goal::AtMost(1.0), ["lookup / bare hashbrown, uniform", "lookup / bare hashbrown, zipf"]),
+    (2, Goal::AtMost(0.85), ["lookup / 64 x RwLock<hashbrown>, uniform", "lookup / 64 x RwLock<hashbrown>, zipf"]),
+    (3, Goal::AtMost(0.75), ["lookup / papaya, uniform", "lookup / papaya, zipf"]),
 ];
 
-/// What is compared: contestants by their places above, the goal, and the names of the rows for even and skewed keys.
-const COMPARISONS: [(usize, usize, Goal, [&str; 2]); 5] = [
-    (0, 2, Goal::AtMost(1.0), ["lookup / bare hashbrown, uniform", "lookup / bare hashbrown, zipf"]),
-    (0, 3, Goal::AtMost(0.85), ["lookup / 64 x RwLock<hashbrown>, uniform", "lookup / 64 x RwLock<hashbrown>, zipf"]),
-    (0, 4, Goal::AtMost(0.75), ["lookup / papaya, uniform", "lookup / papaya, zipf"]),
-    (0, 1, Goal::AtLeast(2.3), ["one by one / batch of 16, uniform", "one by one / batch of 16, zipf"]),
+/// Those who look up in the engine, one by one and in batches.
+const BATCHES: [(&str, LookUp); 4] = [
+    ("one by one", Contest::one_by_one),
+    ("batches of 16", Contest::in_batches),
+    ("one by one, found only", Contest::found_one_by_one),
+    ("batches of 16, found only", Contest::found_in_batches),
+];
+/// The goals of single lookups beside the batches that follow them.
+const BATCH_GOALS: [(usize, Goal, [&str; 2]); 2] = [
+    (0, Goal::AtLeast(2.3), ["one by one / batch of 16, uniform", "one by one / batch of 16, zipf"]),
     (
-        5,
-        6,
+        2,
         Goal::AtLeast(2.3),
         ["one by one / batch of 16, found only, uniform", "one by one / batch of 16, found only, zipf"],
     ),
@@ -55,6 +65,9 @@ const COMPARISONS: [(usize, usize, Goal, [&str; 2]); 5] = [
 
 /// A key with its hash, as tables take it.
 type Query<'a> = (KeyHash, &'a [u8]);
+
+/// Draws a key.
+type Pick<'a> = dyn Fn(&mut Random) -> CustomerKey + 'a;
 
 /// The same rows in several places.
 struct Contest {
@@ -73,24 +86,36 @@ pub(crate) fn measure(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let contest = Contest::new(reader, customers)?;
-    let (zipf, mut random) = (Zipf::new(customers), Random::new(SEED));
-    let mut even = Times::new(format!("lookup among {customers} records, uniform"), &CONTESTANTS);
-    let mut skewed = Times::new(format!("lookup among {customers} records, zipf 0.99"), &CONTESTANTS);
-    for _ in 0..windows.count {
-        let keys: Vec<_> = (0..windows.reads).map(|_| CustomerKey::of(random.below(customers))).collect();
-        contest.window(&keys, &mut random, &mut even);
-        let keys: Vec<_> = (0..windows.reads).map(|_| CustomerKey::of(zipf.next(&mut random))).collect();
-        contest.window(&keys, &mut random, &mut skewed);
+    let mut random = Random::new(SEED);
+    let uniform = |random: &mut Random| CustomerKey::of(random.below(customers));
+    let zipf = Zipf::new(customers);
+    let skewed = |random: &mut Random| CustomerKey::of(zipf.next(random));
+    let keys: [(&str, &Pick<'_>); 2] = [("uniform", &uniform), ("zipf 0.99", &skewed)];
+    let tables = keys.map(|(name, pick)| {
+        let what = format!("lookup among {customers} records, {name}");
+        contest.turns(what, &TABLES, windows, pick, &mut random)
+    });
+    let batches = keys.map(|(name, pick)| {
+        let what = format!("the engine among {customers} records, {name}");
+        contest.turns(what, &BATCHES, windows, pick, &mut random)
+    });
+    for (other, goal, names) in TABLE_GOALS {
+        judge(&tables, (0, other), goal, names, report);
     }
-    for (one, other, goal, names) in COMPARISONS {
-        for (name, times) in names.into_iter().zip([&even, &skewed]) {
-            let ratio = times.ratio(one, other);
-            let note = format!("of the least times; median of the windows' ratios {:.3}", ratio.median);
-            report.rows.push(Row::judged(name, ratio.of_least, Unit::Times, goal, note));
-        }
+    for (one, goal, names) in BATCH_GOALS {
+        judge(&batches, (one, one + 1), goal, names, report);
     }
-    report.times.extend([even, skewed]);
+    report.times.extend(tables.into_iter().chain(batches));
     Ok(())
+}
+
+/// Adds a row for each kind of keys.
+fn judge(times: &[Times; 2], pair: (usize, usize), goal: Goal, names: [&'static str; 2], report: &mut Report) {
+    for (times, name) in times.iter().zip(names) {
+        let ratio = times.ratio(pair.0, pair.1);
+        let note = format!("of the least times; median of the windows' ratios {:.3}", ratio.median);
+        report.rows.push(Row::judged(name, ratio.of_least, Unit::Times, goal, note));
+    }
 }
 
 impl Contest {
@@ -113,29 +138,29 @@ impl Contest {
         Ok(Self { reader, names: customer::dictionary(), bare, locked, papaya })
     }
 
-    /// Lets every contestant look the keys up, in random order.
-    fn window(&self, keys: &[CustomerKey], random: &mut Random, times: &mut Times) {
-        let keys: Vec<Query<'_>> = keys.iter().map(|key| (key.hash, key.as_bytes())).collect();
-        let mut order: Vec<_> = (0..CONTESTANTS.len()).collect();
-        random.shuffle(&mut order);
-        for contestant in order {
-            let (bytes, nanos) = timed(|| self.look_up(contestant, &keys));
-            black_box(bytes);
-            times.add(contestant, nanos / count(keys.len()));
+    /// Lets contestants look keys up by turns, in another order in each window.
+    fn turns(
+        &self,
+        what: String,
+        contestants: &[(&'static str, LookUp)],
+        windows: Windows,
+        pick: &Pick<'_>,
+        random: &mut Random,
+    ) -> Times {
+        let names: Vec<_> = contestants.iter().map(|(name, _)| *name).collect();
+        let mut times = Times::new(what, &names);
+        let mut order: Vec<_> = (0..contestants.len()).collect();
+        for _ in 0..windows.count {
+            random.shuffle(&mut order);
+            for &contestant in &order {
+                let keys: Vec<_> = (0..windows.reads).map(|_| pick(random)).collect();
+                let keys: Vec<Query<'_>> = keys.iter().map(|key| (key.hash, key.as_bytes())).collect();
+                let (bytes, nanos) = timed(|| contestants[contestant].1(self, &keys));
+                black_box(bytes);
+                times.add(contestant, nanos / count(keys.len()));
+            }
         }
-    }
-
-    /// Looks the keys up. Returns the bytes of JSON written, or of those that find only, the records found.
-    fn look_up(&self, contestant: usize, keys: &[Query<'_>]) -> usize {
-        match contestant {
-            0 => self.one_by_one(keys),
-            1 => self.in_batches(keys),
-            2 => self.in_bare(keys),
-            3 => self.in_locked(keys),
-            4 => self.in_papaya(keys),
-            5 => self.found_one_by_one(keys),
-            _ => self.found_in_batches(keys),
-        }
+        times
     }
 
     fn one_by_one(&self, keys: &[Query<'_>]) -> usize {
@@ -296,10 +321,11 @@ mod tests {
         let keys: Vec<_> = (0..700).map(CustomerKey::of).collect();
         let keys: Vec<Query<'_>> = keys.iter().map(|key| (key.hash, key.as_bytes())).collect();
         let expected: usize = (0..600).map(|number| Customer::new(number).json().len()).sum();
-        for (contestant, name) in CONTESTANTS.iter().enumerate() {
-            let expected = if contestant < 5 { expected } else { 600 };
-            assert_eq!(contest.look_up(contestant, &keys), expected, "{name}");
+        for (name, look_up) in TABLES {
+            assert_eq!(look_up(&contest, &keys), expected, "{name}");
         }
+        let answers = BATCHES.map(|(_, look_up)| look_up(&contest, &keys));
+        assert_eq!(answers, [expected, expected, 600, 600]);
     }
 
     #[test]
@@ -308,7 +334,8 @@ mod tests {
         let mut report = Report::default();
         measure(feed.shard.reader(), 600, Windows { count: 2, reads: 40 }, &mut report).unwrap();
         let names: Vec<_> = report.rows.iter().map(|row| row.name).collect();
-        let expected: Vec<_> = COMPARISONS.iter().flat_map(|(.., names)| *names).collect();
+        let tables = TABLE_GOALS.iter().flat_map(|(.., names)| *names);
+        let expected: Vec<_> = tables.chain(BATCH_GOALS.iter().flat_map(|(.., names)| *names)).collect();
         assert_eq!(names, expected);
         assert!(report.rows.iter().all(|row| row.figure.is_some_and(f64::is_finite)));
     }

@@ -20,6 +20,7 @@ mod times;
 mod updates;
 mod zipf;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::ensure;
@@ -101,6 +102,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
         measure_customers(options, records, &mut report)?;
     }
     if options.any(&[Part::Arena]) {
+        say("replacing records in 12 rounds");
         replacement::measure(records, &mut report)?;
     }
     if options.any(&[Part::Freeze, Part::Restart]) {
@@ -112,27 +114,33 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
 /// One shard, from loading to its state at the limit.
 fn measure_customers(options: &Options, records: u64, report: &mut Report) -> anyhow::Result<()> {
     let windows = options.windows();
+    say(&format!("loading {records} records"));
     let (mut feed, loading) = Feed::load(records)?;
     let reader = feed.shard.reader();
     if options.any(&[Part::Memory]) {
         memory::as_loaded(&reader, records, report);
     }
     if options.any(&[Part::Lookups]) {
+        say("looking records up beside hash tables of the same rows");
         lookups::measure(reader.clone(), records, windows, report)?;
     }
     if options.any(&[Part::Encoding]) {
+        say("encoding");
         encoding::measure(&reader, records, windows, report)?;
     }
     if options.any(&[Part::Writer]) {
+        say("reading beside a writer");
         Updates::new(&mut feed, records).measure_reader(windows, report)?;
     }
     if options.any(&[Part::Apply]) {
+        say("updating");
         report.rows.push(updates::row("apply, first load", &loading));
         let mut updates = Updates::new(&mut feed, records);
         report.rows.push(updates::row("apply, updates of 15 fields", &updates.whole(records)?));
         report.rows.push(updates::row("apply, updates of 3 of 15 fields", &updates.few(records)?));
     }
     if options.any(&[Part::Memory]) {
+        say("updating until the arena is as full as it gets, then filling Redis");
         memory::at_limit(&mut feed, records, report)?;
         drop((feed, reader));
         memory::in_redis(records, report)?;
@@ -141,15 +149,24 @@ fn measure_customers(options: &Options, records: u64, report: &mut Report) -> an
 }
 
 fn measure_snapshots(options: &Options, records: u64, report: &mut Report) -> anyhow::Result<()> {
+    say(&format!("loading {records} records"));
     let (mut feed, _) = Feed::load(records)?;
     if options.any(&[Part::Freeze]) {
+        say("freezing");
         freezing::measure(&mut feed, records, options.windows(), report)?;
     }
     if options.any(&[Part::Restart]) {
+        say("restarting");
         let folder = options.folder.clone().unwrap_or_else(std::env::temp_dir);
         restart::measure(feed, records, &folder, report)?;
     }
     Ok(())
+}
+
+/// Says on standard error what takes so long.
+fn say(what: &str) {
+    // Nobody needs it to go on.
+    let _ = writeln!(std::io::stderr(), "{what} ...");
 }
 
 impl Options {

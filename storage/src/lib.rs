@@ -9,6 +9,7 @@ pub mod distribution;
 mod little_endian;
 pub mod log;
 pub mod memory;
+mod prefetch;
 pub mod record;
 pub mod shard;
 pub mod snapshot;

@@ -21,6 +21,7 @@ use larder_types::ids::CollectionId;
 
 use super::location::{Location, SEGMENT_BYTES};
 use super::{Arena, Owned, padded};
+use crate::prefetch::GROUP;
 
 /// Percent of the records' bytes in an arena that may be waste.
 const WASTE_PERCENT: u64 = 15;
@@ -43,12 +44,13 @@ pub(super) struct Cursor {
     owner: usize,
 }
 
-/// A record to be moved if it is live.
-#[derive(Debug, Clone, Copy)]
+/// Records to be moved if they are live.
+#[derive(Debug)]
 pub(crate) struct Visit {
-    pub(crate) location: Location,
+    /// Whose they are.
     pub(crate) owner: CollectionId,
-    /// Bytes that it takes.
+    pub(crate) locations: Vec<Location>,
+    /// Bytes that they take.
     pub(crate) space: usize,
 }
 
@@ -78,27 +80,35 @@ impl Arena {
         waste > SPARE_BYTES + rest * WASTE_PERCENT / (100 - WASTE_PERCENT)
     }
 
-    /// The next record to visit, in the segment that is being cleaned or, if there is none, in the one that is worth
-    /// most. `None` if no segment is worth it.
-    pub(crate) fn visit(&mut self) -> Option<Visit> {
+    /// The next records to visit, in the segment that is being cleaned or, if there is none, in the one that is worth
+    /// most: a group, all of one collection, but no more than it takes to visit so many bytes. `None` if no segment is
+    /// worth it.
+    pub(crate) fn visit(&mut self, bytes: u64) -> Option<Visit> {
         let cursor = match self.cursor {
             Some(cursor) => cursor,
             None => Cursor { segment: self.victim()?, offset: 0, owner: 0 },
         };
-        Some(self.visit_at(cursor))
+        Some(self.visit_from(cursor, bytes))
     }
 
-    fn visit_at(&mut self, Cursor { segment, offset, mut owner }: Cursor) -> Visit {
-        assert!(offset < self.owned(segment).used, "a segment is retired when all its live records were moved");
-        let location = Location::new(segment, offset);
-        let space = padded(self.record(location).len());
-        let owners = &self.owned(segment).owners;
+    fn visit_from(&mut self, Cursor { segment, mut offset, mut owner }: Cursor, bytes: u64) -> Visit {
+        let Owned { owners, used, .. } = self.owned(segment);
+        assert!(offset < *used, "a segment is retired when all its live records were moved");
         while owners.get(owner + 1).is_some_and(|(from, _)| *from <= offset) {
             owner += 1;
         }
-        let visit = Visit { location, owner: owners[owner].1, space };
-        self.cursor = Some(Cursor { segment, offset: offset + space, owner });
-        visit
+        let id = owners[owner].1;
+        let owned_to = owners.get(owner + 1).map_or(*used, |(from, _)| *from);
+        let end = owned_to.min(offset.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let start = offset;
+        let mut locations = Vec::with_capacity(GROUP);
+        while offset < end && locations.len() < GROUP {
+            let location = Location::new(segment, offset);
+            locations.push(location);
+            offset += padded(self.record(location).len());
+        }
+        self.cursor = Some(Cursor { segment, offset, owner });
+        Visit { owner: id, locations, space: offset - start }
     }
 
     /// Counts a record as dead that was visited and moved.
@@ -162,10 +172,10 @@ impl Arena {
         ids.map(|(id, _)| id).collect()
     }
 
-    /// The next record to visit in this segment, until it is retired.
+    /// The next records to visit in this segment, until it is retired.
     pub(crate) fn visit_in(&mut self, segment: u32) -> Option<Visit> {
         self.segments[segment as usize].as_ref()?;
         let cursor = self.cursor.filter(|cursor| cursor.segment == segment);
-        Some(self.visit_at(cursor.unwrap_or(Cursor { segment, offset: 0, owner: 0 })))
+        Some(self.visit_from(cursor.unwrap_or(Cursor { segment, offset: 0, owner: 0 }), u64::MAX))
     }
 }

@@ -11,6 +11,7 @@
 //!    absent, which nobody could see.
 
 use super::state::State;
+use crate::arena::cleaning::Visit;
 
 impl State {
     /// Cleans as much as is due.
@@ -18,14 +19,18 @@ impl State {
         let due = self.arena.due();
         let mut visited = 0;
         while visited < due && self.arena.is_wasteful() {
-            let Some(visit) = self.arena.visit() else { break };
+            let Some(visit) = self.arena.visit(due - visited) else { break };
             visited += visit.space as u64;
-            // The records of a collection that is gone are dead.
-            if let Some(mut records) = self.records(0, visit.owner) {
-                records.relocate(visit.location);
-            }
+            self.relocate(&visit);
         }
         self.arena.pay(visited);
+    }
+
+    fn relocate(&mut self, visit: &Visit) {
+        // The records of a collection that is gone are dead.
+        if let Some(mut records) = self.records(0, visit.owner) {
+            records.relocate(&visit.locations);
+        }
     }
 
     /// Cleans all segments of now, worth it or not.
@@ -35,9 +40,7 @@ impl State {
         self.arena.seal();
         for segment in self.arena.sealed() {
             while let Some(visit) = self.arena.visit_in(segment) {
-                if let Some(mut records) = self.records(0, visit.owner) {
-                    records.relocate(visit.location);
-                }
+                self.relocate(&visit);
             }
         }
     }

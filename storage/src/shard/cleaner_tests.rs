@@ -207,6 +207,23 @@ fn collections_that_share_segments_are_cleaned_together() {
     assert!(left.is_some());
 }
 
+/// A segment goes with its last live record, while dead ones behind it are still to be visited.
+#[test]
+fn dead_records_behind_the_last_live_one_are_passed_over() {
+    let mut rig = Rig::new();
+    let other = CollectionId(2);
+    rig.open(other);
+    rig.write(0, &[(0, 10)]);
+    let dead: Vec<_> = (1..9).collect();
+    rig.write(0, &dead.iter().map(|number| (*number, 10)).collect::<Vec<_>>());
+    rig.patch(other, 0, |encoder| dead.iter().for_each(|number| encoder.upsert(&key(*number), &[])));
+    rig.delete(&dead);
+    rig.patch(other, 0, |encoder| dead.iter().for_each(|number| encoder.delete(&key(*number))));
+    rig.shard.state.clean_all();
+    assert!(rig.get(0).is_some() && rig.get(1).is_none());
+    assert_eq!(rig.shard.state.arena.sealed(), [0; 0], "the segment is gone");
+}
+
 #[test]
 fn an_entry_is_cleaned_up_after_in_bounds() {
     let mut rig = Rig::new();

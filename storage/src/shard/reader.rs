@@ -16,12 +16,10 @@ use larder_types::ids::CollectionId;
 use super::state::State;
 use super::{CollectionStats, RecordView, ShardMemory};
 use crate::arena::segment::SegmentDirectory;
+use crate::prefetch::GROUP;
 use crate::record::intern::Pools;
 use crate::record::row::Row;
 use crate::table::{Counters, Published, Table};
-
-/// Keys that are looked up together. More of them would push each other's records out of the nearest cache.
-const GROUP: usize = 16;
 
 /// What readers see of one collection.
 pub(crate) struct Readable {

@@ -15,6 +15,7 @@ use crate::arena::Arena;
 use crate::arena::location::Location;
 use crate::command::Patched;
 use crate::command::decode::{Change, Chunk, Patch, Sweep};
+use crate::prefetch::{GROUP, prefetch};
 use crate::record::clears::{Clears, MAX_CLEARS};
 use crate::record::intern::Interner;
 use crate::record::merge::{Merged, Scratch, Upsert};
@@ -43,32 +44,62 @@ pub(crate) struct Stamp {
 }
 
 impl Records<'_> {
-    /// Applies the patch with this number and counts what it did.
-    pub(crate) fn patch(&mut self, number: u32, patch: Patch<'_>, stamp: Stamp, outcome: &mut Patched) {
+    /// Applies patches with these numbers, and counts what they did.
+    pub(crate) fn patches<'p>(
+        &mut self,
+        mut patches: impl Iterator<Item = (u32, Patch<'p>)>,
+        stamp: Stamp,
+        outcome: &mut Patched,
+    ) {
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            let next = patches.by_ref().take(GROUP);
+            group.extend(next.map(|(number, patch)| (number, patch, KeyHash::of(self.seed, patch.key))));
+            if group.is_empty() {
+                return;
+            }
+            // The writer waits for memory once for a group, not twice for each patch.
+            group.iter().for_each(|(_, _, hash)| self.table.prefetch_bucket(*hash));
+            group.iter().for_each(|(_, _, hash)| self.table.prefetch_record(*hash, self.arena));
+            for (number, patch, hash) in group.drain(..) {
+                self.patch(number, patch, hash, stamp, outcome);
+            }
+        }
+    }
+
+    fn patch(&mut self, number: u32, patch: Patch<'_>, hash: KeyHash, stamp: Stamp, outcome: &mut Patched) {
+        let found = self.table.find(hash, patch.key, self.arena);
         let count = match patch.change {
-            Change::Upsert(fields) => match self.upsert(patch.key, stamp, fields) {
+            Change::Upsert(fields) => match self.upsert(found, hash, &self.to_upsert(patch.key, fields, stamp)) {
                 Merged::Added => &mut outcome.added,
                 Merged::Changed => &mut outcome.changed,
                 Merged::Unchanged => &mut outcome.unchanged,
                 Merged::TooLarge => return outcome.too_large.push(number),
             },
-            Change::Clear if self.clear(patch.key, stamp.slot) => &mut outcome.removed,
-            Change::Delete if self.delete(patch.key) => &mut outcome.removed,
-            Change::Clear | Change::Delete => &mut outcome.unchanged,
+            Change::Clear if found.is_some_and(|found| self.clear(&found, stamp.slot)) => &mut outcome.removed,
+            Change::Clear => &mut outcome.unchanged,
+            Change::Delete => match found {
+                Some(found) => {
+                    self.remove(&found);
+                    &mut outcome.removed
+                }
+                None => &mut outcome.unchanged,
+            },
         };
         *count += 1;
     }
 
-    /// Sets fields of a record, which is made if need be.
-    fn upsert(&mut self, key: &[u8], stamp: Stamp, fields: &[u8]) -> Merged {
-        let hash = KeyHash::of(self.seed, key);
-        let found = self.table.find(hash, key, self.arena);
-        let old = found.map(|found| Row::of_checked(self.arena.record(found.location)));
+    /// What an upsert brings: the sync's group as it would be in a new record.
+    fn to_upsert<'p>(&self, key: &'p [u8], fields: &'p [u8], stamp: Stamp) -> Upsert<'p> {
         let Stamp { slot, generation, seconds } = stamp;
         let clears = self.table.clears().seen(slot);
-        let group = Group { slot, clears, generation, seconds, fields };
-        let upsert = Upsert { key, group, index: self.index };
-        let merged = self.scratch.upsert(old, &upsert, self.table.clears(), self.interner);
+        Upsert { key, group: Group { slot, clears, generation, seconds, fields }, index: self.index }
+    }
+
+    /// Sets fields of a record, which is made if it was not found.
+    fn upsert(&mut self, found: Option<Found>, hash: KeyHash, upsert: &Upsert<'_>) -> Merged {
+        let old = found.map(|found| Row::of_checked(self.arena.record(found.location)));
+        let merged = self.scratch.upsert(old, upsert, self.table.clears(), self.interner);
         match found {
             _ if merged == Merged::TooLarge => return merged,
             Some(found) => self.replace(&found),
@@ -79,20 +110,12 @@ impl Records<'_> {
     }
 
     /// Removes the sync's fields from a record. Tells whether it had any.
-    fn clear(&mut self, key: &[u8], slot: SyncSlot) -> bool {
-        let Some(found) = self.find(key) else { return false };
+    fn clear(&mut self, found: &Found, slot: SyncSlot) -> bool {
         let row = Row::of_checked(self.arena.record(found.location));
         if row.group(slot, self.table.clears()).is_none() {
             return false;
         }
-        self.drop_group(&found, slot);
-        true
-    }
-
-    /// Removes a record. Tells whether there was one.
-    fn delete(&mut self, key: &[u8]) -> bool {
-        let Some(found) = self.find(key) else { return false };
-        self.remove(&found);
+        self.drop_group(found, slot);
         true
     }
 
@@ -126,12 +149,11 @@ impl Records<'_> {
 
     fn in_chunk(&self, chunk: Chunk) -> Vec<Found> {
         let (first, last) = bounds(chunk);
-        let mut found = self.table.around(first, last);
-        found.retain(|found| {
-            let place = spread(KeyHash::of(self.seed, key_of(self.arena.record(found.location))));
-            (first..=last).contains(&place)
-        });
-        found
+        let around = self.table.around(first, last);
+        let locations: Vec<_> = around.iter().map(|found| found.location).collect();
+        let hashes = hashes_of(self.arena, self.seed, &locations);
+        let inside = around.into_iter().zip(hashes).filter(|(_, hash)| (first..=last).contains(&spread(*hash)));
+        inside.map(|(found, _)| found).collect()
     }
 
     /// Removes the sync's fields from all records.
@@ -171,10 +193,6 @@ impl Records<'_> {
         unused.into_iter().for_each(|location| self.arena.release(location));
     }
 
-    fn find(&self, key: &[u8]) -> Option<Found> {
-        self.table.find(KeyHash::of(self.seed, key), key, self.arena)
-    }
-
     fn drop_group(&mut self, found: &Found, slot: SyncSlot) {
         let row = Row::of_checked(self.arena.record(found.location));
         self.scratch.without(row, slot, self.index, self.table.clears());
@@ -199,8 +217,7 @@ impl Records<'_> {
     pub(crate) fn insert(&mut self, hash: KeyHash) -> Result<(), Full> {
         let location = self.arena.append(self.id, &self.scratch.record);
         let (arena, seed) = (&*self.arena, self.seed);
-        let hash_of = |location: Location| KeyHash::of(seed, key_of(arena.record(location)));
-        if let Err(full) = self.table.insert(hash, location, hash_of) {
+        if let Err(full) = self.table.insert(hash, location, |all| hashes_of(arena, seed, all)) {
             self.arena.release(location);
             return Err(full);
         }
@@ -208,11 +225,21 @@ impl Records<'_> {
         Ok(())
     }
 
-    /// Moves the record at a location out of its segment, if it is live, and leaves behind what of it is not.
-    pub(crate) fn relocate(&mut self, location: Location) {
-        let record = self.arena.record(location);
+    /// Moves those of these records that are live out of their segment, and leaves behind what of them is not.
+    pub(crate) fn relocate(&mut self, group: &[Location]) {
+        // Before any of them moves: the segment goes with its last live record, and the dead ones behind it.
+        let hashes = hashes_of(self.arena, self.seed, group);
+        hashes.iter().for_each(|hash| self.table.prefetch_bucket(*hash));
+        for (location, hash) in group.iter().zip(hashes) {
+            if let Some(found) = self.table.find_at(hash, *location) {
+                self.move_out(&found);
+            }
+        }
+    }
+
+    fn move_out(&mut self, found: &Found) {
+        let record = self.arena.record(found.location);
         let row = Row::of_checked(record);
-        let Some(found) = self.table.find_at(KeyHash::of(self.seed, row.key), location) else { return };
         let is_stale = self.arena.stale() > 0 && row.stale_len(self.table.clears()) > 0;
         if is_stale {
             self.scratch.refresh(row, self.table.clears());
@@ -221,11 +248,11 @@ impl Records<'_> {
             self.scratch.record.extend_from_slice(record);
         }
         let moved = self.arena.append(self.id, &self.scratch.record);
-        self.table.replace(&found, moved);
+        self.table.replace(found, moved);
         if is_stale {
-            self.recount(Some(location), Some(moved));
+            self.recount(Some(found.location), Some(moved));
         }
-        self.arena.release_moved(location);
+        self.arena.release_moved(found.location);
     }
 
     /// Counts that a record gives way to another version of itself, comes or goes. Both must not be released yet.
@@ -253,6 +280,16 @@ impl Records<'_> {
         let (before, after) = (stale(old), stale(new));
         self.arena.count_stale(before, after);
     }
+}
+
+/// The hashes of the keys of these records.
+fn hashes_of(arena: &Arena, seed: u64, locations: &[Location]) -> Vec<KeyHash> {
+    let mut hashes = Vec::with_capacity(locations.len());
+    for group in locations.chunks(GROUP) {
+        group.iter().for_each(|location| prefetch(arena.directory().address(*location)));
+        hashes.extend(group.iter().map(|location| KeyHash::of(seed, key_of(arena.record(*location)))));
+    }
+    hashes
 }
 
 /// The groups of a record and their bytes.

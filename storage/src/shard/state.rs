@@ -176,7 +176,7 @@ impl State {
         let stamp = Stamp { slot: origin.slot, generation: origin.generation, seconds: seconds_of(origin.at) };
         let mut outcome = Patched::default();
         if let Some(mut records) = self.records(index, origin.collection) {
-            patches.iter().for_each(|(number, patch)| records.patch(number, patch, stamp, &mut outcome));
+            records.patches(patches.iter(), stamp, &mut outcome);
         }
         let part = Part { fingerprint, outcome: outcome.clone() };
         self.run(origin.collection, origin.slot, shared).remember(origin.seq, part);

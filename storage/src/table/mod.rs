@@ -30,7 +30,6 @@ mod directory;
 mod loom_tests;
 mod page;
 mod page_box;
-mod prefetch;
 mod published;
 pub(crate) mod word;
 pub(crate) mod writer;
@@ -45,16 +44,14 @@ use larder_types::ids::SyncSlot;
 use self::directory::Directory;
 use self::page::Page;
 use self::page_box::PageBox;
-use self::prefetch::{LINE_BYTES, prefetch};
+
 pub(crate) use self::published::Published;
 use self::word::{bucket_of, tag_of};
 use crate::arena::FrozenArena;
 use crate::arena::segment::SegmentDirectory;
+use crate::prefetch::{prefetch, prefetch_record};
 use crate::record::clears::Clears;
 use crate::record::row::key_of;
-
-/// Bytes of a record that are asked for ahead: most records are shorter, and of the others the first fields are there.
-const AHEAD_BYTES: usize = 4 * LINE_BYTES;
 
 /// The readers' side of a table.
 pub(crate) struct Table {
@@ -121,8 +118,7 @@ impl Root {
     /// Asks for the memory that finding a key needs next: the record that its bucket hints at.
     pub(crate) fn prefetch_record(&self, hash: KeyHash, arena: &SegmentDirectory, pinned: &Guard) {
         if let Some(location) = self.page(hash, pinned).hint(bucket_of(hash), tag_of(hash)) {
-            let record = arena.address(location);
-            (0..AHEAD_BYTES).step_by(LINE_BYTES).for_each(|line| prefetch(record.wrapping_add(line)));
+            prefetch_record(arena.address(location));
         }
     }
 

@@ -8,10 +8,12 @@ use larder_types::hash::KeyHash;
 use super::directory::Directory;
 use super::page::{BUCKETS, MAX_DEPTH, PAGE_BYTES, Page, SLOTS, Slot};
 use super::page_box::PageBox;
+
 use super::word::{Word, bucket_of, entry_at, entry_of, tag_of};
 use super::{Counters, FrozenTable, Published, Root, Table};
 use crate::arena::Arena;
 use crate::arena::location::Location;
+use crate::prefetch::{prefetch, prefetch_record};
 use crate::record::clears::Clears;
 use crate::record::row::key_of;
 
@@ -95,6 +97,18 @@ impl TableWriter {
         })
     }
 
+    /// Asks for the memory that finding a key needs first: its bucket.
+    pub(crate) fn prefetch_bucket(&self, hash: KeyHash) {
+        prefetch(self.page(self.number(hash)).page.address(bucket_of(hash)));
+    }
+
+    /// Asks for the memory that finding a key needs next: the record that its bucket hints at.
+    pub(crate) fn prefetch_record(&self, hash: KeyHash, arena: &Arena) {
+        if let Some(location) = self.page(self.number(hash)).page.hint(bucket_of(hash), tag_of(hash)) {
+            prefetch_record(arena.directory().address(location));
+        }
+    }
+
     /// Finds the record at a location, if the table points there. `hash` is its key's.
     pub(crate) fn find_at(&self, hash: KeyHash, wanted: Location) -> Option<Found> {
         let number = self.number(hash);
@@ -103,20 +117,21 @@ impl TableWriter {
         })
     }
 
-    /// Adds a record whose key the table does not hold. `hash_of` gives the hash of any record of the table.
+    /// Adds a record whose key the table does not hold. `hashes_of` gives the hashes of any records of the table, in the
+    /// same order.
     pub(crate) fn insert(
         &mut self,
         hash: KeyHash,
         location: Location,
-        hash_of: impl Fn(Location) -> KeyHash,
+        hashes_of: impl Fn(&[Location]) -> Vec<KeyHash>,
     ) -> Result<(), Full> {
         // Each round makes the key's page deeper, so there are at most `MAX_DEPTH`.
         while self.page(self.number(hash)).must_split() {
-            self.split(self.number(hash), &hash_of);
+            self.split(self.number(hash), &hashes_of);
         }
         let number = self.number(hash);
         if self.page(number).must_rebuild() {
-            self.rebuild(number, &hash_of);
+            self.rebuild(number, &hashes_of);
         }
         let owned = self.writable(number);
         let spilled = owned.page.insert(bucket_of(hash), Word::new(tag_of(hash), location)).ok_or(Full)?;
@@ -220,24 +235,23 @@ impl TableWriter {
     }
 
     /// Replaces a page by one without traces of deleted entries.
-    fn rebuild(&mut self, number: u32, hash_of: &impl Fn(Location) -> KeyHash) {
+    fn rebuild(&mut self, number: u32, hashes_of: &impl Fn(&[Location]) -> Vec<KeyHash>) {
         let old = self.page(number);
         let mut new = OwnedPage::new(Page::new(), old.depth, old.prefix, self.freezes);
-        old.page.entries().for_each(|(_, location)| new.fill(hash_of(location), location));
+        old.hashed(hashes_of).for_each(|(location, hash)| new.fill(hash, location));
         new.built_overflowing = new.overflowing;
         self.publish(number, new);
     }
 
     /// Replaces a page by two, each with the keys of one half of its part of the hash space.
-    fn split(&mut self, number: u32, hash_of: &impl Fn(Location) -> KeyHash) {
+    fn split(&mut self, number: u32, hashes_of: &impl Fn(&[Location]) -> Vec<KeyHash>) {
         if self.page(number).depth == self.directory.depth() {
             self.deepen();
         }
         let old = self.page(number);
         let depth = old.depth + 1;
         let mut halves = [0, 1].map(|half| OwnedPage::new(Page::new(), depth, old.prefix << 1 | half, self.freezes));
-        for (_, location) in old.page.entries() {
-            let hash = hash_of(location);
+        for (location, hash) in old.hashed(hashes_of) {
             halves[entry_of(hash, depth) & 1].fill(hash, location);
         }
         let [low, high] = halves;
@@ -293,6 +307,13 @@ impl OwnedPage {
         assert!(spilled.is_some(), "the entries of one page fit another");
         self.used += 1;
         self.overflowing += spilled.unwrap_or(0);
+    }
+
+    /// The page's records with their hashes.
+    fn hashed(&self, hashes_of: &impl Fn(&[Location]) -> Vec<KeyHash>) -> impl Iterator<Item = (Location, KeyHash)> {
+        let locations: Vec<_> = self.page.entries().map(|(_, location)| location).collect();
+        let hashes = hashes_of(&locations);
+        locations.into_iter().zip(hashes)
     }
 
     fn must_split(&self) -> bool {

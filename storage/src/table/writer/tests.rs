@@ -37,7 +37,8 @@ impl Rig {
             }
             None => {
                 let (arena, seed) = (&self.arena, self.seed);
-                self.table.insert(hash, location, |at| KeyHash::of(seed, key_of(arena.record(at)))).unwrap();
+                let hash_of = |at: &Location| KeyHash::of(seed, key_of(arena.record(*at)));
+                self.table.insert(hash, location, |all| all.iter().map(hash_of).collect()).unwrap();
             }
         }
         self.versions.insert(key.into(), version);
@@ -184,14 +185,14 @@ fn keys_that_cannot_be_told_apart_fill_one_page_and_are_then_refused() {
     let mut table = TableWriter::new(Clears::default());
     let hash = |number: u64| KeyHash(0x5555 << 36 | number << 13);
     let location = |number: u64| Location::new(1, usize::try_from(number).unwrap() * 8);
-    let hash_of = |at: Location| hash(at.offset() as u64 / 8);
+    let hashes_of = |all: &[Location]| all.iter().map(|at| hash(at.offset() as u64 / 8)).collect();
     let words = (BUCKETS * SLOTS) as u64;
     for number in 0..words {
-        assert_eq!(table.insert(hash(number), location(number), hash_of), Ok(()));
+        assert_eq!(table.insert(hash(number), location(number), hashes_of), Ok(()));
     }
-    assert_eq!(table.insert(hash(words), location(words), hash_of), Err(Full));
+    assert_eq!(table.insert(hash(words), location(words), hashes_of), Err(Full));
     assert_eq!(table.directory.depth(), MAX_DEPTH);
     assert_eq!(table.locations().count() as u64, words);
     // Other keys are none the worse for it.
-    assert_eq!(table.insert(KeyHash(u64::MAX), location(words + 1), hash_of), Ok(()));
+    assert_eq!(table.insert(KeyHash(u64::MAX), location(words + 1), hashes_of), Ok(()));
 }

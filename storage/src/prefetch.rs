@@ -4,8 +4,20 @@
 
 #![allow(unsafe_code, reason = "the processor's hint is an intrinsic")]
 
+/// Keys whose memory is asked for before the first of them is looked up. More of them would push each other's records out
+/// of the nearest cache.
+pub(crate) const GROUP: usize = 16;
+
 /// Bytes that come with one hint.
-pub(crate) const LINE_BYTES: usize = 64;
+const LINE_BYTES: usize = 64;
+/// Bytes of a record that are asked for: most records are shorter, and of the others the first fields are there.
+const RECORD_BYTES: usize = 4 * LINE_BYTES;
+
+/// Asks for the beginning of the record at this address.
+#[inline]
+pub(crate) fn prefetch_record(address: *const u8) {
+    (0..RECORD_BYTES).step_by(LINE_BYTES).for_each(|line| prefetch(address.wrapping_add(line)));
+}
 
 /// Asks for the cache line at this address.
 #[inline]

@@ -20,15 +20,26 @@
 //! 4. That memory is huge and that it comes ahead of use are wishes: a kernel that refuses slows things down and nothing
 //!    else.
 
+#[cfg_attr(larder_sanitize, allow(dead_code, reason = "memory is plain, and the pool is only tested"))]
 mod keeper;
+#[cfg(larder_sanitize)]
+mod plain;
+#[cfg_attr(larder_sanitize, allow(dead_code, reason = "memory is plain, and the pool is only tested"))]
 mod pool;
 mod region;
+#[cfg_attr(larder_sanitize, allow(dead_code, reason = "memory is plain, and the pool is only tested"))]
 mod slab;
 
+#[cfg(larder_sanitize)]
+pub(crate) use self::plain::{Block, Piece};
+pub(crate) use self::pool::BLOCK_BYTES;
+#[cfg(not(larder_sanitize))]
+pub(crate) use self::pool::Block;
 use self::pool::POOL;
-pub(crate) use self::pool::{BLOCK_BYTES, Block};
+pub(crate) use self::slab::PIECE_BYTES;
+#[cfg(not(larder_sanitize))]
+pub(crate) use self::slab::Piece;
 use self::slab::SLABS;
-pub(crate) use self::slab::{PIECE_BYTES, Piece};
 
 /// What arena segments and table pages of all shards of the process really take, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +69,7 @@ pub fn usage() -> Usage {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(any(loom, larder_sanitize)))]
 mod tests {
     use super::*;
 

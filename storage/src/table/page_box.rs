@@ -49,7 +49,7 @@ impl Drop for PageBox {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(any(loom, larder_sanitize)))]
 mod tests {
     use super::super::word::Word;
     use super::*;

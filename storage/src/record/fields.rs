@@ -169,14 +169,8 @@ pub(crate) mod tests {
         let mut fields = Fields::new(bytes);
         let mut all = BTreeMap::new();
         while let Some((field, value)) = fields.step().unwrap() {
-            let text = value.interned().map(|id| pools.text(field, id).unwrap().as_bytes());
-            all.insert(
-                field.0,
-                text.map_or_else(
-                    || value.decode().unwrap(),
-                    |text| Value::String(String::from_utf8(text.into()).unwrap()),
-                ),
-            );
+            let text = value.interned().map(|id| pools.text(field, id).unwrap().as_str());
+            all.insert(field.0, text.map_or_else(|| value.decode().unwrap(), |text| Value::String(text.into())));
         }
         all
     }

@@ -10,8 +10,9 @@
 //! | plain | nothing | never |
 //!
 //! Only texts of 2 to 64 bytes count: of shorter ones an id saves nothing, longer ones rarely come again. A text that a
-//! record has already is not written; so confirming rare texts again and again does not make them common. A full pool
-//! takes no more texts: they are stored as they are, like everything that was written before there was a pool.
+//! record has already is not written; so confirming rare texts again and again does not make them common. All others are,
+//! even those of a patch that is refused because its record would be too large. A full pool takes no more texts: they
+//! are stored as they are, like everything that was written before there was a pool.
 //!
 //! Invariants:
 //! 1. What is stored is a function of what was written before, in order; so all replicas store the same.

@@ -6,8 +6,8 @@ use larder_types::ids::FieldId;
 use larder_types::value::Value;
 use proptest::prelude::*;
 
-use super::frozen::{FrozenField, FrozenPool};
-use super::pools::{Pool, Text};
+use super::frozen::FrozenField;
+use super::pools::Text;
 use super::*;
 use crate::record::cursor::{Cursor, Malformed};
 use crate::record::value::{Encoded, encode};
@@ -17,13 +17,13 @@ const FIELD: FieldId = FieldId(3);
 
 /// An interner that has pools with these texts.
 pub(crate) fn pooled(fields: &[(FieldId, &[&str])]) -> Interner {
-    let pool_of = |texts: &[&str]| {
-        let pool = Arc::new(Pool::default());
-        (0..).zip(texts).for_each(|(id, text)| _ = pool.add(id, text));
-        FrozenField::Pooled(FrozenPool::new(pool, u32::try_from(texts.len()).unwrap()))
-    };
-    let fields = fields.iter().map(|(field, texts)| (*field, pool_of(texts)));
-    Interner::thaw(&FrozenTexts::new(fields.collect()), SEED).unwrap()
+    let pools = Pools::default();
+    let mut frozen = Vec::new();
+    for (field, texts) in fields {
+        (0..).zip(*texts).for_each(|(id, text)| _ = pools.add(*field, id, text));
+        frozen.push((*field, FrozenField::Pooled(u32::try_from(texts.len()).unwrap())));
+    }
+    Interner::thaw(&FrozenTexts::new(Arc::new(pools), frozen), SEED).unwrap()
 }
 
 fn encoded(text: &str) -> Vec<u8> {
@@ -42,7 +42,7 @@ fn intern_over(interner: &mut Interner, field: FieldId, text: &str, before: Opti
     let value = Encoded::read(&mut Cursor::new(&bytes)).unwrap();
     let id = interner.intern(field, value, before).map(<[u8]>::to_vec)?;
     let id = Encoded::read(&mut Cursor::new(&id)).unwrap().interned();
-    assert_eq!(id.and_then(|id| interner.pools().text(field, id)).map(Text::as_bytes), Some(text.as_bytes()));
+    assert_eq!(id.and_then(|id| interner.pools().text(field, id)).map(Text::as_str), Some(text));
     id
 }
 

@@ -32,9 +32,28 @@ pub fn is_timestamp(micros: Micros) -> bool {
     days >= i64::from(MIN_DAY) && days <= i64::from(MAX_DAY)
 }
 
+/// Year, month and day of a date; of the nearest one that can be written, if it is none.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "days are clamped, and halves of 64 bits have 32")]
+pub fn year_month_day(days: i64) -> [u32; 3] {
+    // Counted from March of the year 0, so that the leap day is the last one of a year.
+    let days = (days.clamp(MIN_DAY.into(), MAX_DAY.into()) + 719_468) as u32;
+    let quarters = 4 * days + 3;
+    let (century, day_of_century) = (quarters / 146_097, quarters % 146_097 / 4);
+    // Divides by 1461 by multiplying with 2^32 / 1461: the high half is the quotient, the low half gives the rest.
+    let product = 2_939_745 * u64::from(4 * day_of_century + 3);
+    let (year_of_century, rest) = ((product >> 32) as u32, product as u32);
+    let year = 100 * century + year_of_century;
+    let day_of_year = rest / 2_939_745 / 4;
+    // Months have 30.6 days when a year ends with February: 2141 / 2^16 is one part of that.
+    let scaled = 2141 * day_of_year + 197_913;
+    let (month, day) = (scaled >> 16, (scaled & 0xffff) / 2141 + 1);
+    if day_of_year >= 306 { [year + 1, month - 12, day] } else { [year, month, day] }
+}
+
 /// Appends a date as `YYYY-MM-DD`.
 pub fn write_date(days: i32, out: &mut impl Write) {
-    let (year, month, day) = civil_from_days(i64::from(days));
+    let [year, month, day] = year_month_day(days.into()).map(i64::from);
     pad(year, 4, out);
     put("-", out);
     pad(month, 2, out);
@@ -47,11 +66,10 @@ pub fn write_date(days: i32, out: &mut impl Write) {
 pub fn write_timestamp(micros: Micros, out: &mut impl Write) {
     let days = micros.div_euclid(MICROS_PER_DAY);
     let rest = micros.rem_euclid(MICROS_PER_DAY);
-    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
-    let (year, month, day) = civil_from_days(days);
+    let (second, fraction) = (rest / 1_000_000, rest % 1_000_000);
+    let [year, month, day] = year_month_day(days).map(i64::from);
     pad(year, 4, out);
-    for (mark, part) in [("-", month), ("-", day), ("T", seconds / 3600), (":", seconds / 60 % 60), (":", seconds % 60)]
-    {
+    for (mark, part) in [("-", month), ("-", day), ("T", second / 3600), (":", second / 60 % 60), (":", second % 60)] {
         put(mark, out);
         pad(part, 2, out);
     }
@@ -110,18 +128,6 @@ fn put(text: &str, out: &mut impl Write) {
     let _ = out.write_str(text);
 }
 
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -138,6 +144,29 @@ mod tests {
         let mut out = String::new();
         write_date(days, &mut out);
         out
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let is_leap = |year: u32| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+        let mut expected = [1, 1, 1];
+        for days in i64::from(MIN_DAY)..=i64::from(MAX_DAY) {
+            assert_eq!(year_month_day(days), expected, "day {days}");
+            let [year, month, day] = expected;
+            let last = match month {
+                2 => 28 + u32::from(is_leap(year)),
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            expected = match (month, day) {
+                (12, 31) => [year + 1, 1, 1],
+                _ if day == last => [year, month + 1, 1],
+                _ => [year, month, day + 1],
+            };
+        }
+        assert_eq!(expected, [10_000, 1, 1]);
+        assert_eq!(year_month_day(i64::MIN), [1, 1, 1]);
+        assert_eq!(year_month_day(i64::MAX), [9999, 12, 31]);
     }
 
     #[test]

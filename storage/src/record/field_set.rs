@@ -15,7 +15,11 @@ impl FieldSet {
     /// Tells whether the field is in the set.
     #[must_use]
     pub fn contains(&self, id: FieldId) -> bool {
-        self.words.get(usize::from(id.0 / 64)).is_some_and(|word| word >> (id.0 % 64) & 1 == 1)
+        self.has(id.0.into())
+    }
+
+    pub(crate) fn has(&self, id: usize) -> bool {
+        self.words.get(id / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
     /// The fields, in ascending order.
@@ -25,6 +29,12 @@ impl FieldSet {
             let rests = std::iter::successors(Some(*word), without_lowest).take_while(|rest| *rest != 0);
             rests.map(move |rest| FieldId(first | lowest(rest)))
         })
+    }
+
+    /// Every id in the set is less.
+    pub(crate) fn end(&self) -> usize {
+        let last = self.words.last().map_or(0, |word| 64 - word.leading_zeros() as usize);
+        self.words.len().saturating_sub(1) * 64 + last
     }
 
     fn insert(&mut self, id: FieldId) {
@@ -65,6 +75,7 @@ mod tests {
         ) {
             let set: FieldSet = ids.iter().copied().map(FieldId).collect();
             prop_assert_eq!(set.iter().map(|id| id.0).collect::<BTreeSet<_>>(), ids.clone());
+            prop_assert_eq!(set.end(), ids.last().map_or(0, |last| usize::from(*last) + 1));
             for id in ids.iter().flat_map(|id| id.saturating_sub(65)..=id.saturating_add(65)) {
                 prop_assert_eq!(set.contains(FieldId(id)), ids.contains(&id));
             }

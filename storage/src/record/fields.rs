@@ -154,7 +154,7 @@ pub(crate) mod tests {
         out
     }
 
-    fn read(bytes: &[u8]) -> BTreeMap<u16, Value> {
+    pub(crate) fn read(bytes: &[u8]) -> BTreeMap<u16, Value> {
         let mut fields = Fields::new(bytes);
         let mut all = BTreeMap::new();
         while let Some((id, value)) = fields.step().unwrap() {

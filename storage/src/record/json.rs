@@ -1,11 +1,403 @@
-//! The lookup path's JSON output as a text sink.
+//! A record as JSON: the walk over its bytes, straight into the response.
+//!
+//! Everything that a lookup costs beside its cache misses is here, so the walk goes over the record's bytes by position
+//! and takes windows of fixed width from them, instead of cutting out each value by its own length. A window *ends* where
+//! a value ends: before a value there always stand the record's header, its key and the group's own header, so that many
+//! bytes are there to be read, while behind the last value the record ends and the writer may be appending the next one.
+//!
+//! Invariants:
+//! 1. Nothing outside the record is read, whatever its bytes: positions are checked against its slice. A record that
+//!    has not passed [`Row::check`] may panic or show nonsense, and no more than that.
+//! 2. What is shown of a value is what `Value::write_json` would show.
 
-/// A buffer of bytes into which text is formatted.
-pub(crate) struct Json<'a>(pub(crate) &'a mut Vec<u8>);
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use larder_types::ids::FieldId;
+use larder_types::json::write_string;
 
-impl std::fmt::Write for Json<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+use super::clears::Clears;
+use super::cursor::{Cursor, unfold};
+use super::dictionary::Dictionary;
+use super::field_set::FieldSet;
+use super::intern::Pools;
+use super::json_out::JsonOut;
+use super::padded_text::PaddedText;
+use super::row::Row;
+use super::value::{
+    BINARY, CENTS, CONSTANT, DATE, DECIMAL, ESCAPED, Encoded, FLOAT, INT, INTERNED, LIST, LONG, MICROS,
+    MICROS_PER_SECOND, PLAIN, SECONDS, STRUCT, UINT,
+};
+
+/// Bytes of text that are taken in one window.
+const WINDOW: usize = 16;
+/// Bytes of JSON for each byte of a record, more or less: what the buffer is made ready for.
+const EXPANSION: usize = 4;
+/// The constants and their lengths, by size.
+const CONSTANTS: [([u8; 8], usize); 4] = [(*b"null    ", 4), (*b"false   ", 5), (*b"true    ", 4), (*b"true    ", 4)];
+
+/// What is shown of records, and what it takes.
+pub(super) struct Projection<'a> {
+    /// Fields that it does not know are left out.
+    pub(super) names: &'a Dictionary,
+    /// Limits it to some fields.
+    pub(super) only: Option<&'a FieldSet>,
+    pub(super) clears: &'a Clears,
+    pub(super) pools: &'a Pools,
+}
+
+impl Projection<'_> {
+    /// Appends a record as a JSON object: fields in order of slot and field id.
+    pub(super) fn write(&self, row: Row<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        let mut json = JsonOut::new(out, row.bytes.len() * EXPANSION);
+        let mut groups = row.groups();
+        while let Some(group) = groups.next() {
+            if !group.is_live(self.clears) {
+                continue;
+            }
+            let end = row.bytes.len() - groups.left();
+            let walk = Walk { bytes: row.bytes, at: end - group.fields.len(), pools: self.pools };
+            let name = |id| self.names.rendered(id);
+            match self.only {
+                None => walk.fields(end, usize::MAX, name, &mut json),
+                Some(only) => walk.fields(end, only.end(), |id| name(id).filter(|_| only.has(id)), &mut json),
+            }
+        }
+        json.put(*b"}", 1);
+        json.finish();
+        // Each field brings a comma before it. The first one's is where the object opens.
+        if out.len() == start + 1 {
+            out.insert(start, b'{');
+        } else {
+            out[start] = b'{';
+        }
+    }
+}
+
+/// A place in a record.
+struct Walk<'a> {
+    /// The whole record.
+    bytes: &'a [u8],
+    at: usize,
+    /// Where its interned texts are.
+    pools: &'a Pools,
+}
+
+impl<'a> Walk<'a> {
+    /// Appends the fields of the group that ends at `end`, those that have a name and an id below `below`.
+    #[inline(always)]
+    fn fields<'n>(
+        mut self,
+        end: usize,
+        below: usize,
+        name: impl Fn(usize) -> Option<&'n PaddedText>,
+        out: &mut JsonOut<'_>,
+    ) {
+        let mut first = 0;
+        while self.at < end {
+            first += self.varint();
+            let count = usize::from(self.byte());
+            for id in first..first + count {
+                if id >= below {
+                    return;
+                }
+                match name(id) {
+                    Some(name) => {
+                        out.padded(name);
+                        self.value(id, out);
+                    }
+                    None => self.skip(),
+                }
+            }
+            first += count;
+        }
+    }
+
+    /// Appends the value here, of the field with this id, and goes behind it.
+    #[inline(always)]
+    fn value(&mut self, field: usize, out: &mut JsonOut<'_>) {
+        let tag = self.byte();
+        match tag >> 4 {
+            CONSTANT => {
+                let (word, len) = CONSTANTS[usize::from(tag & 3)];
+                out.put(word, len);
+            }
+            INT => out.signed(unfold(self.number(tag))),
+            FLOAT => {
+                let float = self.float(tag);
+                out.aside(|out| write_float(float, out));
+            }
+            CENTS if tag & 15 <= 8 => out.hundredths(unfold(self.number(tag))),
+            MICROS => {
+                let micros = unfold(self.number(tag));
+                out.moment(micros.div_euclid(MICROS_PER_SECOND), part(micros));
+            }
+            SECONDS => out.moment(unfold(self.number(tag)), 0),
+            DATE => out.date(unfold(self.number(tag))),
+            PLAIN => {
+                let len = self.len(tag);
+                out.put([b'"'], 1);
+                self.text(len, out);
+                out.put([b'"'], 1);
+            }
+            INTERNED => {
+                let id = self.number(tag);
+                out.padded(self.interned(field, id));
+            }
+            LIST | STRUCT => {
+                let len = self.len(tag);
+                self.text(len, out);
+            }
+            _ => {
+                let value = self.rare();
+                out.aside(|out| write_rare(value, out));
+            }
+        }
+    }
+
+    /// Goes behind the value here.
+    #[inline(always)]
+    fn skip(&mut self) {
+        let tag = self.byte();
+        let len = match (tag >> 4, tag & 15) {
+            (CONSTANT, _) => 0,
+            (DECIMAL, _) | (CENTS, LONG) => {
+                self.rare();
+                return;
+            }
+            _ => self.len(tag),
+        };
+        self.at += len;
+    }
+
+    /// The length of a payload that is as long as the tag says, or as the number behind it.
+    #[inline(always)]
+    fn len(&mut self, tag: u8) -> usize {
+        match tag & 15 {
+            LONG => usize::from(LONG) + self.varint(),
+            size => usize::from(size),
+        }
+    }
+
+    /// The next byte.
+    #[inline(always)]
+    fn byte(&mut self) -> u8 {
+        let byte = self.bytes[self.at];
+        self.at += 1;
+        byte
+    }
+
+    #[inline(always)]
+    fn varint(&mut self) -> usize {
+        match self.byte() {
+            byte @ ..0x80 => usize::from(byte),
+            _ => self.long_varint(),
+        }
+    }
+
+    /// The number whose first byte has just been read.
+    #[cold]
+    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
+    fn long_varint(&mut self) -> usize {
+        let mut cursor = Cursor::new(&self.bytes[self.at - 1..]);
+        let number = cursor.varint_u32().expect("a number in a record that was checked can be read");
+        self.at = self.bytes.len() - cursor.rest().len();
+        number as usize
+    }
+
+    /// The eight bytes that end with a payload of this size, and goes behind it.
+    #[inline(always)]
+    fn window(&mut self, size: u8) -> [u8; 8] {
+        self.at += usize::from(size);
+        match self.bytes[..self.at].last_chunk() {
+            Some(window) => *window,
+            None => unreachable!("a record begins with a header"),
+        }
+    }
+
+    /// The number that the tag announces.
+    #[inline(always)]
+    fn number(&mut self, tag: u8) -> u64 {
+        let size = tag & 15;
+        u64::from_le_bytes(self.window(size)).unbounded_shr(64 - 8 * u32::from(size.min(8)))
+    }
+
+    /// The double that the tag announces.
+    #[inline(always)]
+    fn float(&mut self, tag: u8) -> f64 {
+        let size = tag & 15;
+        f64::from_bits(u64::from_be_bytes(self.window(size)).unbounded_shl(64 - 8 * u32::from(size.min(8))))
+    }
+
+    /// Appends text and goes behind it.
+    #[inline(always)]
+    fn text(&mut self, len: usize, out: &mut JsonOut<'_>) {
+        let start = self.at;
+        self.at += len;
+        match self.bytes[start..].first_chunk::<WINDOW>() {
+            Some(window) if len <= WINDOW => out.put(*window, len),
+            _ => out.text(&self.bytes[start..self.at]),
+        }
+    }
+
+    /// The text that an id stands for.
+    #[inline(always)]
+    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
+    fn interned(&self, field: usize, id: u64) -> &'a PaddedText {
+        let place = u16::try_from(field).ok().zip(u32::try_from(id).ok());
+        let text = place.and_then(|(field, id)| self.pools.text(FieldId(field), id));
+        text.expect("an interned text of a record that was checked is in its pool").json()
+    }
+
+    /// The value whose tag has just been read, and goes behind it.
+    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
+    fn rare(&mut self) -> Encoded<'a> {
+        let mut cursor = Cursor::new(&self.bytes[self.at - 1..]);
+        let value = Encoded::read(&mut cursor).expect("a value in a record that was checked can be read");
+        self.at = self.bytes.len() - cursor.rest().len();
+        value
+    }
+}
+
+/// What a number of microseconds has beside whole seconds.
+#[allow(clippy::cast_possible_truncation, reason = "less than a second")]
+fn part(micros: i64) -> u32 {
+    micros.rem_euclid(MICROS_PER_SECOND).cast_unsigned() as u32
+}
+
+#[inline(never)]
+fn write_float(float: f64, out: &mut JsonOut<'_>) {
+    if float.is_finite() {
+        out.text(zmij::Buffer::new().format_finite(float).as_bytes());
+    } else {
+        out.text(b"null");
+    }
+}
+
+/// Appends a value of a kind, or of a size, that is seldom.
+#[inline(never)]
+fn write_rare(value: Encoded<'_>, out: &mut JsonOut<'_>) {
+    match value.kind() {
+        UINT => out.unsigned(value.number()),
+        DECIMAL | CENTS => write_decimal(value.decimal(), out),
+        ESCAPED => write_string(value.text().unwrap_or_default(), out),
+        BINARY => write_base64(value.payload, out),
+        kind => unreachable!("values of kind {kind} are not seldom"),
+    }
+}
+
+fn write_decimal((mantissa, scale): (i128, u8), out: &mut JsonOut<'_>) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(mantissa.unsigned_abs()).as_bytes();
+    out.put([b'-'], usize::from(mantissa < 0));
+    let scale = usize::from(scale);
+    if scale == 0 {
+        return out.text(digits);
+    }
+    match digits.split_at_checked(digits.len().wrapping_sub(scale)) {
+        Some((whole @ [_, ..], fraction)) => {
+            out.text(whole);
+            out.put([b'.'], 1);
+            out.text(fraction);
+        }
+        _ => {
+            out.text(b"0.");
+            (digits.len()..scale).for_each(|_| out.put([b'0'], 1));
+            out.text(digits);
+        }
+    }
+}
+
+fn write_base64(bytes: &[u8], out: &mut JsonOut<'_>) {
+    out.put([b'"'], 1);
+    for part in bytes.chunks(48) {
+        let mut characters = [0; 64];
+        // 48 bytes make 64 characters, so there is always room.
+        let len = BASE64.encode_slice(part, &mut characters).unwrap_or_default();
+        out.put(characters, len);
+    }
+    out.put([b'"'], 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use larder_types::ids::{Generation, SyncSlot};
+    use larder_types::value::Value;
+    use proptest::prelude::*;
+
+    use super::super::fields;
+    use super::super::row::{Group, RowWriter};
+    use super::super::value::tests::any_value;
+    use super::*;
+
+    /// A record with these fields in one group, in memory that ends with it.
+    fn record(key: &str, fields: &BTreeMap<u16, Value>) -> Box<[u8]> {
+        let fields = fields::tests::write(fields);
+        let mut out = Vec::new();
+        let mut writer = RowWriter::new(key.as_bytes(), 1, &mut out);
+        writer.group(&Group { slot: SyncSlot(0), clears: 0, generation: Generation(1), seconds: 0, fields: &fields });
+        writer.finish().unwrap();
+        out.into()
+    }
+
+    fn name(id: u16) -> String {
+        format!("n{}", "x".repeat(usize::from(id % 70)))
+    }
+
+    fn show(record: &[u8], only: Option<&FieldSet>) -> String {
+        let names: Vec<_> = (0..200).map(name).collect();
+        let names = Dictionary::new((0..).map(FieldId).zip(names.iter().map(String::as_str)));
+        let mut out = Vec::new();
+        let (clears, pools) = (Clears::none(), Pools::none());
+        let row = Row::check(record, &pools).unwrap();
+        Projection { names: &names, only, clears: &clears, pools: &pools }.write(row, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// What a plain encoder makes of it.
+    fn plain<'v>(fields: impl IntoIterator<Item = (&'v u16, &'v Value)>) -> String {
+        let mut out = String::from("{");
+        for (id, value) in fields {
+            if out.len() > 1 {
+                out.push(',');
+            }
+            write_string(&name(*id), &mut out);
+            out.push(':');
+            value.write_json(&mut out);
+        }
+        out.push('}');
+        out
+    }
+
+    #[test]
+    fn what_json_has_no_word_for_is_null() {
+        assert_eq!(show(&record("k", &[(0, Value::Float(f64::NAN))].into()), None), "{\"n\":null}");
+    }
+
+    #[test]
+    fn texts_of_every_length_are_copied_whole_wherever_they_stand() {
+        for len in 0..=70 {
+            for behind in 0..=20 {
+                let text = |len: usize| ('a'..='z').cycle().take(len).collect::<String>();
+                let fields = [(1, Value::String(text(len))), (2, Value::String(text(behind)))].into();
+                assert_eq!(show(&record("k", &fields), None), plain(&fields));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn values_are_shown_as_the_plain_encoder_shows_them(
+            fields in proptest::collection::btree_map(0u16..200, any_value(), 0..12),
+            wanted in proptest::collection::btree_set(0u16..200, 0..30),
+        ) {
+            let record = record("k", &fields);
+            prop_assert_eq!(show(&record, None), plain(&fields));
+            let only = wanted.iter().copied().map(FieldId).collect();
+            let expected = plain(fields.iter().filter(|(id, _)| wanted.contains(id)));
+            prop_assert_eq!(show(&record, Some(&only)), expected);
+        }
     }
 }

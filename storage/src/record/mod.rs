@@ -34,10 +34,12 @@
 pub(crate) mod clears;
 pub(crate) mod cursor;
 mod dictionary;
+mod digits;
 mod field_set;
 pub(crate) mod fields;
 pub(crate) mod intern;
 mod json;
+mod json_out;
 pub(crate) mod merge;
 mod padded_text;
 pub(crate) mod row;

@@ -7,7 +7,7 @@
 //! Invariants: never changes; there is at least one block; the text ends in the last one; behind it stand zeros.
 
 /// Bytes that are copied in one step.
-const BLOCK_BYTES: usize = 32;
+pub(crate) const BLOCK_BYTES: usize = 32;
 
 /// Text that can be read in whole blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,16 @@ impl PaddedText {
         let mut blocks = vec![[0; BLOCK_BYTES]; text.len().div_ceil(BLOCK_BYTES).max(1)];
         blocks.as_flattened_mut()[..text.len()].copy_from_slice(text.as_bytes());
         Self { blocks: blocks.into(), len: text.len() }
+    }
+
+    /// Bytes of the text.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The text and what stands behind it.
+    pub(crate) fn blocks(&self) -> &[[u8; BLOCK_BYTES]] {
+        &self.blocks
     }
 
     /// The text.
@@ -39,10 +49,9 @@ mod tests {
         for len in 0..=3 * BLOCK_BYTES {
             let text = "x".repeat(len);
             let padded = PaddedText::new(&text);
-            assert_eq!((padded.as_bytes(), padded.len), (text.as_bytes(), len));
-            let room = padded.blocks.as_flattened().len();
-            assert!(room >= len.max(1) && room < len + BLOCK_BYTES + usize::from(len == 0), "{len} bytes in {room}");
-            assert!(padded.blocks.as_flattened()[len..].iter().all(|byte| *byte == 0));
+            assert_eq!((padded.as_bytes(), padded.len()), (text.as_bytes(), len));
+            assert_eq!(padded.blocks().len(), 1 + len.saturating_sub(1) / BLOCK_BYTES);
+            assert!(padded.blocks().as_flattened()[len..].iter().all(|byte| *byte == 0));
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Row<'a> {
     pub(crate) key: &'a [u8],
     /// The log index of the last patch that changed a value.
     pub(crate) version: u64,
+    /// All of it.
+    pub(crate) bytes: &'a [u8],
     groups: &'a [u8],
 }
 
@@ -67,7 +69,7 @@ impl<'a> Row<'a> {
         }
         let key = cursor.take((header >> LENGTH_BITS & KEY_MASK) as usize + 1)?;
         let version = cursor.varint()?;
-        Ok(Self { key, version, groups: cursor.rest() })
+        Ok(Self { key, version, bytes, groups: cursor.rest() })
     }
 
     /// Splits a record that has passed [`Row::check`].
@@ -136,7 +138,7 @@ impl<'a> Row<'a> {
 }
 
 impl Group<'_> {
-    fn is_live(&self, clears: &Clears) -> bool {
+    pub(crate) fn is_live(&self, clears: &Clears) -> bool {
         clears.after(self.slot, self.clears).is_none()
     }
 
@@ -156,6 +158,11 @@ impl Group<'_> {
 pub(crate) struct Groups<'a>(Cursor<'a>);
 
 impl<'a> Groups<'a> {
+    /// Bytes of the record behind the last group.
+    pub(crate) fn left(&self) -> usize {
+        self.0.rest().len()
+    }
+
     fn step(&mut self) -> Result<Option<Group<'a>>, Malformed> {
         let cursor = &mut self.0;
         if cursor.is_empty() {

@@ -29,46 +29,42 @@
 //! what is stored without decoding either, if it is compared in both encodings that its texts have. Log entries have
 //! texts as they are only.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use larder_types::decimal::Decimal;
 #[cfg(test)]
 use larder_types::json::Fragment;
-use larder_types::json::{needs_escape, write_string};
-use larder_types::time::{write_date, write_timestamp};
+use larder_types::json::needs_escape;
 use larder_types::value::Value;
 
 use super::cursor::{Cursor, Malformed, fold, put_varint, unfold};
-use super::json::Json;
 
-const CONSTANT: u8 = 0;
-const INT: u8 = 1;
-const UINT: u8 = 2;
-const FLOAT: u8 = 3;
-const DECIMAL: u8 = 4;
-const CENTS: u8 = 5;
-const MICROS: u8 = 6;
-const SECONDS: u8 = 7;
-const DATE: u8 = 8;
-const PLAIN: u8 = 9;
-const ESCAPED: u8 = 10;
-const BINARY: u8 = 11;
-const LIST: u8 = 12;
-const STRUCT: u8 = 13;
-const INTERNED: u8 = 14;
+pub(super) const CONSTANT: u8 = 0;
+pub(super) const INT: u8 = 1;
+pub(super) const UINT: u8 = 2;
+pub(super) const FLOAT: u8 = 3;
+pub(super) const DECIMAL: u8 = 4;
+pub(super) const CENTS: u8 = 5;
+pub(super) const MICROS: u8 = 6;
+pub(super) const SECONDS: u8 = 7;
+pub(super) const DATE: u8 = 8;
+pub(super) const PLAIN: u8 = 9;
+pub(super) const ESCAPED: u8 = 10;
+pub(super) const BINARY: u8 = 11;
+pub(super) const LIST: u8 = 12;
+pub(super) const STRUCT: u8 = 13;
+pub(super) const INTERNED: u8 = 14;
 
 /// The scale of most money.
 const CENTS_SCALE: u8 = 2;
 /// The size that says that a length follows, or that a mantissa has 16 bytes.
-const LONG: u8 = 15;
-const MICROS_PER_SECOND: i64 = 1_000_000;
+pub(super) const LONG: u8 = 15;
+pub(super) const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// One encoded value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Encoded<'a> {
     /// Tag and payload.
     pub(crate) bytes: &'a [u8],
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 /// Appends a value's encoding.
@@ -127,7 +123,7 @@ impl<'a> Encoded<'a> {
         Ok(Self { bytes: &start[..start.len() - cursor.rest().len()], payload })
     }
 
-    fn kind(self) -> u8 {
+    pub(super) fn kind(self) -> u8 {
         self.bytes[0] >> 4
     }
 
@@ -197,53 +193,30 @@ impl<'a> Encoded<'a> {
         })
     }
 
-    /// Appends the value, which must not be interned, as JSON, just as `Value::write_json` does. The bytes must have
-    /// passed [`Encoded::check`].
-    pub(crate) fn write_json(self, out: &mut Vec<u8>) {
-        match self.kind() {
-            CONSTANT => out.extend_from_slice(match self.size() {
-                0 => b"null",
-                1 => b"false",
-                _ => b"true",
-            }),
-            INT => out.extend_from_slice(itoa::Buffer::new().format(unfold(self.number())).as_bytes()),
-            UINT => out.extend_from_slice(itoa::Buffer::new().format(self.number()).as_bytes()),
-            FLOAT => match self.float() {
-                float if float.is_finite() => out.extend_from_slice(zmij::Buffer::new().format(float).as_bytes()),
-                _ => out.extend_from_slice(b"null"),
-            },
-            DECIMAL | CENTS => write_decimal(self.decimal(), out),
-            MICROS | SECONDS => quoted(out, |out| write_timestamp(self.micros(), &mut Json(out))),
-            DATE => quoted(out, |out| write_date(self.days(), &mut Json(out))),
-            PLAIN => quoted(out, |out| out.extend_from_slice(self.payload)),
-            ESCAPED => write_string(self.text().unwrap_or_default(), &mut Json(out)),
-            BINARY => quoted(out, |out| write_base64(self.payload, out)),
-            LIST | STRUCT => out.extend_from_slice(self.payload),
-            _ => unreachable!("an id says nothing without its pool"),
-        }
-    }
-
-    fn text(self) -> Result<&'a str, Malformed> {
+    pub(super) fn text(self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.payload).map_err(|_| Malformed("a text is not UTF-8"))
     }
 
-    fn number(self) -> u64 {
+    pub(super) fn number(self) -> u64 {
         let mut bytes = [0; 8];
         bytes[..self.payload.len()].copy_from_slice(self.payload);
         u64::from_le_bytes(bytes)
     }
 
+    #[cfg(test)]
     fn float(self) -> f64 {
         let mut bytes = [0; 8];
         bytes[..self.payload.len()].copy_from_slice(self.payload);
         f64::from_bits(u64::from_be_bytes(bytes))
     }
 
+    #[cfg(test)]
     fn micros(self) -> i64 {
         let number = unfold(self.number());
         if self.kind() == SECONDS { number * MICROS_PER_SECOND } else { number }
     }
 
+    #[cfg(test)]
     #[allow(clippy::cast_possible_truncation, reason = "a date that was checked fits")]
     fn days(self) -> i32 {
         unfold(self.number()) as i32
@@ -268,7 +241,7 @@ impl<'a> Encoded<'a> {
     }
 
     /// Mantissa and scale.
-    fn decimal(self) -> (i128, u8) {
+    pub(super) fn decimal(self) -> (i128, u8) {
         let scale = if self.kind() == CENTS { CENTS_SCALE } else { self.payload[0] };
         let mut bytes = [0; 16];
         let mantissa = self.mantissa();
@@ -330,43 +303,6 @@ fn is_trimmed(bytes: &[u8]) -> bool {
 /// it since.
 fn is_fragment(text: &str, open: char, close: char) -> bool {
     text.len() >= 2 && text.starts_with(open) && text.ends_with(close)
-}
-
-fn quoted(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
-    out.push(b'"');
-    content(out);
-    out.push(b'"');
-}
-
-fn write_decimal((mantissa, scale): (i128, u8), out: &mut Vec<u8>) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(mantissa.unsigned_abs()).as_bytes();
-    if mantissa < 0 {
-        out.push(b'-');
-    }
-    let scale = usize::from(scale);
-    if scale == 0 {
-        return out.extend_from_slice(digits);
-    }
-    match digits.split_at_checked(digits.len().wrapping_sub(scale)) {
-        Some((whole @ [_, ..], fraction)) => {
-            out.extend_from_slice(whole);
-            out.push(b'.');
-            out.extend_from_slice(fraction);
-        }
-        _ => {
-            out.extend_from_slice(b"0.");
-            out.extend(std::iter::repeat_n(b'0', scale - digits.len()));
-            out.extend_from_slice(digits);
-        }
-    }
-}
-
-fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    let written = BASE64.encode_slice(bytes, &mut out[start..]);
-    debug_assert_eq!(written.ok(), Some(out.len() - start), "base64 makes four characters of three bytes");
 }
 
 #[cfg(test)]
@@ -489,27 +425,15 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn what_json_has_no_word_for_is_null() {
-        let bytes = encoded(&Value::Float(f64::NAN));
-        let mut out = Vec::new();
-        Encoded::read(&mut Cursor::new(&bytes)).unwrap().write_json(&mut out);
-        assert_eq!(out, b"null");
-    }
-
     proptest! {
         #[test]
-        fn values_survive_and_print_alike(value in any_value()) {
+        fn values_survive(value in any_value()) {
             let bytes = encoded(&value);
             let mut cursor = Cursor::new(&bytes);
             let read = Encoded::read(&mut cursor).unwrap();
             prop_assert!(cursor.is_empty());
             prop_assert_eq!(read.check(), Ok(()));
             prop_assert_eq!(&read.decode().unwrap(), &value);
-            let (mut ours, mut reference) = (Vec::new(), String::new());
-            read.write_json(&mut ours);
-            value.write_json(&mut reference);
-            prop_assert_eq!(String::from_utf8(ours).unwrap(), reference);
         }
 
         #[test]
@@ -520,7 +444,6 @@ pub(crate) mod tests {
                 let Some(id) = read.interned() else {
                     let value = read.decode().unwrap();
                     prop_assert_eq!(encoded(&value), read.bytes);
-                    read.write_json(&mut Vec::new());
                     return Ok(());
                 };
                 let mut again = Vec::new();

@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
-use larder_types::ids::{FieldId, Generation, Micros, SyncSlot};
+use larder_types::ids::{Generation, Micros, SyncSlot};
 
 use super::clears::Clears;
 use super::dictionary::Dictionary;
 use super::field_set::FieldSet;
-use super::fields::Fields;
 use super::intern::Pools;
-use super::padded_text::PaddedText;
-use super::row::{Group, Row, RowWriter, key_of};
-use super::value::Encoded;
+use super::json::Projection;
+use super::row::{Row, RowWriter, key_of};
 
 /// A record at one version, valid while it is being visited.
 pub struct RecordView<'a> {
@@ -92,36 +90,6 @@ impl<'a> RecordView<'a> {
     /// Appends the record as a JSON object: fields in order of slot and field id, those that the dictionary does not
     /// know left out. `only` limits it to some fields.
     pub fn write_json(&self, dictionary: &Dictionary, only: Option<&FieldSet>, out: &mut Vec<u8>) {
-        out.push(b'{');
-        let start = out.len();
-        self.for_each(|_, id, value| {
-            let Some(name) = dictionary.rendered(id) else { return };
-            if only.is_some_and(|ids| !ids.contains(id)) {
-                return;
-            }
-            out.extend_from_slice(&name.as_bytes()[usize::from(out.len() == start)..]);
-            match value.interned() {
-                Some(text) => out.extend_from_slice(self.text(id, text).as_bytes()),
-                None => value.write_json(out),
-            }
-        });
-        out.push(b'}');
-    }
-
-    /// An interned text as it stands in JSON.
-    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
-    fn text(&self, field: FieldId, id: u32) -> &'a PaddedText {
-        self.pools.text(field, id).expect("an interned text that was checked is in its pool").json()
-    }
-
-    /// Shows every field, in order of slot and field id.
-    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Group<'a>, FieldId, Encoded<'a>)) {
-        for group in self.row.live(self.clears) {
-            let mut fields = Fields::new(group.fields);
-            while let Some((id, value)) = fields.step().expect("a record that was checked can be walked") {
-                visit(&group, id, value);
-            }
-        }
+        Projection { names: dictionary, only, clears: self.clears, pools: self.pools }.write(self.row, out);
     }
 }

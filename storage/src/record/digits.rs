@@ -1,0 +1,227 @@
+//! Numbers, dates and times as digits.
+//!
+//! Eight digits are made at once, in the bytes of one register, by splitting it in halves: no table, no branch and no
+//! loop over digits, since how many there are changes from record to record and would be guessed wrongly.
+//!
+//! A word of digits holds the first one in its lowest byte, as it stands in memory.
+
+use larder_types::time::year_month_day;
+
+use super::json_out::JsonOut;
+
+const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+const TEN_TO_8: u64 = 100_000_000;
+const TEN_TO_16: u64 = TEN_TO_8 * TEN_TO_8;
+const SECONDS_PER_DAY: i64 = 86_400;
+const TEN_TO: [u32; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// Splits each of four numbers below 100, 16 bits apart, into its two digits, 8 bits apart.
+fn split_in_two(numbers: u64) -> u64 {
+    let tens = ((numbers * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens + ((numbers - tens * 10) << 8)
+}
+
+/// The eight digits of a number below 10^8, with zeros before it.
+fn eight(number: u32) -> u64 {
+    let number = u64::from(number);
+    let (high, low) = (number / 10_000, number % 10_000);
+    let pair = high | low << 32;
+    let hundreds = ((pair * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let quarters = hundreds + ((pair - hundreds * 100) << 16);
+    split_in_two(quarters) + ZEROS
+}
+
+/// How many digits a number below 10^8 has.
+fn count(number: u32) -> usize {
+    // Zero has one digit, as one has.
+    let number = number | 1;
+    // 1233 / 4096 is the logarithm of 2 to the base 10, nearly: what this gives is right or one too few.
+    let about = ((32 - number.leading_zeros() as usize) * 1233) >> 12;
+    about + usize::from(number >= TEN_TO[about])
+}
+
+/// The eight digits of a date: year, month, day.
+fn date_digits(days: i64) -> u64 {
+    let [year, month, day] = year_month_day(days);
+    let [century, year, month, day] = [year / 100, year % 100, month, day].map(u64::from);
+    split_in_two(century | year << 16 | month << 32 | day << 48) + ZEROS
+}
+
+impl JsonOut<'_> {
+    /// Appends a number below 10^8.
+    #[inline(always)]
+    fn short(&mut self, number: u32) {
+        let count = count(number);
+        self.put((eight(number) >> (64 - 8 * count)).to_le_bytes(), count);
+    }
+
+    /// Appends a number.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "each part is below 10^8")]
+    pub(super) fn unsigned(&mut self, number: u64) {
+        if number < TEN_TO_8 {
+            self.short(number as u32);
+        } else {
+            self.aside(|out| out.long(number));
+        }
+    }
+
+    #[inline(never)]
+    #[allow(clippy::cast_possible_truncation, reason = "each part is below 10^8")]
+    fn long(&mut self, number: u64) {
+        let (high, low) = (number / TEN_TO_8, number % TEN_TO_8);
+        if number < TEN_TO_16 {
+            self.short(high as u32);
+        } else {
+            self.short((high / TEN_TO_8) as u32);
+            self.put(eight((high % TEN_TO_8) as u32).to_le_bytes(), 8);
+        }
+        self.put(eight(low as u32).to_le_bytes(), 8);
+    }
+
+    /// Appends a minus, if the number is negative, and gives what is left to append.
+    #[inline(always)]
+    fn sign(&mut self, number: i64) -> u64 {
+        self.put([b'-'], usize::from(number < 0));
+        number.unsigned_abs()
+    }
+
+    /// Appends a number.
+    #[inline(always)]
+    pub(super) fn signed(&mut self, number: i64) {
+        let number = self.sign(number);
+        self.unsigned(number);
+    }
+
+    /// Appends a number of hundredths.
+    #[inline(always)]
+    pub(super) fn hundredths(&mut self, number: i64) {
+        let number = self.sign(number);
+        self.unsigned(number / 100);
+        let digits = (split_in_two(number % 100) + ZEROS).to_le_bytes();
+        self.put([b'.', digits[0], digits[1]], 3);
+    }
+
+    /// Appends a date in quotes: `"2013-01-01"`.
+    #[inline(always)]
+    pub(super) fn date(&mut self, days: i64) {
+        let digits = date_digits(days);
+        self.put(date_head(digits).to_le_bytes(), 8);
+        let [a, b, ..] = (digits >> 48).to_le_bytes();
+        self.put([b'-', a, b, b'"'], 4);
+    }
+
+    /// Appends a moment in quotes: `"2013-01-01T05:15:00Z"`, with milli- or microseconds only where they are not zero.
+    /// A moment that has no such form is shown with the nearest date that has.
+    #[inline(always)]
+    pub(super) fn moment(&mut self, seconds: i64, micros: u32) {
+        let (days, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY).cast_unsigned());
+        let date = date_digits(days);
+        let [hour, minute, second] = [second / 3600, second / 60 % 60, second % 60];
+        let time = split_in_two(hour | minute << 16 | second << 32) + ZEROS;
+        let (hour, minute, second) = (time & 0xffff, time >> 16 & 0xffff, time >> 32 & 0xffff);
+        self.put(date_head(date).to_le_bytes(), 8);
+        let middle = mark(b'-', 0) | date >> 48 << 8 | mark(b'T', 3) | hour << 32 | mark(b':', 6) | minute << 56;
+        self.put(middle.to_le_bytes(), 8);
+        let tail = minute >> 8 | mark(b':', 1) | second << 16;
+        if micros == 0 {
+            self.put((tail | mark(b'Z', 4) | mark(b'"', 5)).to_le_bytes(), 6);
+        } else {
+            self.put((tail | mark(b'.', 4)).to_le_bytes(), 5);
+            self.put((eight(micros) >> 16).to_le_bytes(), if micros.is_multiple_of(1000) { 3 } else { 6 });
+            self.put(*b"Z\"", 2);
+        }
+    }
+}
+
+/// A quote, the year, a hyphen and the month, of the digits of a date.
+fn date_head(digits: u64) -> u64 {
+    let (year, month) = (digits & 0xffff_ffff, digits >> 32 & 0xffff);
+    mark(b'"', 0) | year << 8 | mark(b'-', 5) | month << 48
+}
+
+/// A character at a place in a word of digits.
+const fn mark(character: u8, at: u32) -> u64 {
+    (character as u64) << (8 * at)
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_types::decimal::Decimal;
+    use larder_types::value::Value;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(append: impl FnOnce(&mut JsonOut<'_>)) -> String {
+        let mut buffer = Vec::new();
+        let mut out = JsonOut::new(&mut buffer, 0);
+        append(&mut out);
+        out.finish();
+        String::from_utf8(buffer).unwrap()
+    }
+
+    fn plain(value: &Value) -> String {
+        let mut out = String::new();
+        value.write_json(&mut out);
+        out
+    }
+
+    /// Powers of ten and of two and their neighbours, where numbers of digits change.
+    fn edges() -> impl Iterator<Item = u64> {
+        let tens = (0..20).map(|power| 10u64.pow(power));
+        let twos = (0..64).map(|power| 1u64 << power);
+        tens.chain(twos).flat_map(|edge| [edge - 1, edge, edge.saturating_add(1)]).chain([u64::MAX])
+    }
+
+    #[test]
+    fn numbers_are_right_where_their_length_changes() {
+        for number in edges() {
+            assert_eq!(written(|out| out.unsigned(number)), number.to_string());
+            let signed = number.cast_signed();
+            for number in [signed, signed.wrapping_neg()] {
+                assert_eq!(written(|out| out.signed(number)), number.to_string());
+                let money = Decimal::new(number.into(), 2).unwrap();
+                assert_eq!(written(|out| out.hundredths(number)), money.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn all_short_numbers_are_right() {
+        for number in 0..20_000 {
+            assert_eq!(written(|out| out.unsigned(number)), number.to_string());
+        }
+    }
+
+    #[test]
+    fn moments_that_have_no_form_are_shown_with_the_nearest_date() {
+        for (seconds, shown) in
+            [(i64::MIN, "\"0001-01-01T08:29:52Z\""), (i64::MAX / 1_000_000, "\"9999-12-31T04:00:54Z\"")]
+        {
+            assert_eq!(written(|out| out.moment(seconds, 0)), shown);
+        }
+        let micros = i64::MIN;
+        let (seconds, part) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+        let part = u32::try_from(part).unwrap();
+        assert_eq!(written(|out| out.moment(seconds, part)), plain(&Value::Timestamp(micros)));
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_the_standard_library_does(number in any::<u64>(), shift in 0u32..64) {
+            let number = number >> shift;
+            prop_assert_eq!(written(|out| out.unsigned(number)), number.to_string());
+            prop_assert_eq!(written(|out| out.signed(number.cast_signed())), number.cast_signed().to_string());
+        }
+
+        #[test]
+        fn moments_are_written_as_everywhere(
+            seconds in -62_135_596_800i64..253_402_300_800,
+            micros in prop_oneof![Just(0), Just(250_000), 0u32..1_000_000],
+        ) {
+            let value = Value::Timestamp(seconds * 1_000_000 + i64::from(micros));
+            prop_assert_eq!(written(|out| out.moment(seconds, micros)), plain(&value));
+        }
+    }
+}

@@ -248,10 +248,12 @@ impl Writer {
             }
             Record::Truncate { after, last } => {
                 self.encode_body(cell.id, Body::Truncate(*after))?;
+                self.cache.forget(cell.id, |index| after.is_none_or(|after| index > after));
                 self.state(cell.id).last = *last;
             }
             Record::Purge { upto, last } => {
                 self.encode_body(cell.id, Body::Purge(*upto))?;
+                self.cache.forget(cell.id, |index| index <= upto.index);
                 let state = self.state(cell.id);
                 state.purged = Some(*upto);
                 state.last = *last;
@@ -425,6 +427,20 @@ impl Writer {
             entry.cell.state().evict(entry.index, entry.number);
         }
         self.shared.meter.cached_bytes.store(self.cache.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Cache {
+    /// Forgets entries that their group has removed, and their payloads with them. Walks all that is cached, but what
+    /// removes entries is rare.
+    fn forget(&mut self, group: GroupId, removed: impl Fn(u64) -> bool) {
+        self.entries.retain(|entry| {
+            let keep = entry.cell.id != group || !removed(entry.index);
+            if !keep {
+                self.bytes -= entry.payload_bytes + CACHED_ENTRY_BYTES;
+            }
+            keep
+        });
     }
 }
 

@@ -281,8 +281,13 @@ fn what_the_log_holds_is_counted() {
     assert_eq!(usage.queued_bytes, 0, "all is written");
     assert_eq!((usage.callers.sum, usage.failed, usage.has_room), (21, false, true));
     assert!(usage.sync_micros.counts.iter().sum::<u64>() >= 21, "{usage:?}");
+    let cached = log.usage().cached_bytes;
     one.purge(id(18, 1)).unwrap();
     assert_eq!(log.usage().entries, 3);
+    until("what was purged is cached no more", || (1..cached - 1000).contains(&log.usage().cached_bytes));
+    two.truncate_after(None).unwrap();
+    one.purge(id(19, 1)).unwrap();
+    until("nothing is cached", || log.usage().cached_bytes == 0);
     disk.fail(crate::disk::Operation::SyncData, 0, 1, io::ErrorKind::Other);
     append(&one, vec![entry(20, 1, 10)]).unwrap_err();
     assert!(log.usage().failed);

@@ -1,6 +1,7 @@
 //! Processor time of the calling thread, and what windows of it add up to.
 
 use std::fmt;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -44,7 +45,18 @@ impl Stopwatch {
         per_second(self.done, self.nanos)
     }
 
-    /// The same in the median part.
+    /// Pieces a second if it took so long.
+    #[allow(clippy::cast_precision_loss, reason = "figures for people")]
+    pub(crate) fn rate_in(&self, time: Duration) -> f64 {
+        self.done as f64 / time.as_secs_f64()
+    }
+
+    /// How much of this time was processor time of the work: less than 1 when other work had the processor.
+    pub(crate) fn share_of(&self, time: Duration) -> f64 {
+        self.nanos / 1e9 / time.as_secs_f64()
+    }
+
+    /// Pieces a second of processor time in the median part.
     pub(crate) fn median_rate(&self) -> f64 {
         median(&self.rates)
     }
@@ -154,6 +166,8 @@ mod tests {
             watch.add(1000, nanos);
         }
         assert_eq!((watch.done(), watch.rate(), watch.median_rate()), (3000, 500_000.0, 500_000.0));
+        assert_eq!(watch.rate_in(Duration::from_secs(3)), 1000.0);
+        assert_eq!(watch.share_of(Duration::from_millis(12)), 0.5);
     }
 
     #[test]

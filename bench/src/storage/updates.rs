@@ -1,6 +1,7 @@
 //! Patches: how many a second of processor time, and what a reader notices of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::beside::{self, Outcome, Work};
 use super::feed::{Feed, Patch, few_of, some, whole_of};
 use super::report::{Goal, Report, Row, Unit};
-use super::times::{Stopwatch, timed};
+use super::times::Stopwatch;
 use super::{SEED, Windows};
 use crate::random::Random;
 
@@ -36,6 +37,8 @@ pub(crate) struct Updates<'a> {
     entries: usize,
     /// What was applied beside a reader.
     beside: Stopwatch,
+    /// How long that took by the clock on the wall.
+    wall: Duration,
 }
 
 impl<'a> Updates<'a> {
@@ -43,7 +46,8 @@ impl<'a> Updates<'a> {
     pub(crate) fn new(feed: &'a mut Feed, customers: u64) -> Self {
         // Others than were updated before.
         let random = Random::new(SEED ^ feed.next_version());
-        Self { feed, customers, random, ready: Vec::new(), entries: 0, beside: Stopwatch::default() }
+        let (beside, wall) = (Stopwatch::default(), Duration::ZERO);
+        Self { feed, customers, random, ready: Vec::new(), entries: 0, beside, wall }
     }
 
     /// Measures a reader while all fields of random customers are updated at full speed.
@@ -52,7 +56,11 @@ impl<'a> Updates<'a> {
         // More than the reader will see: it takes longer for a lookup than the writer for half a patch.
         self.entries = 1 + windows.reads / 200;
         let outcome = beside::measure(&reader, self.customers, windows, self)?;
-        let what = format!("{:.0} k updates a CPU second", self.beside.rate() / 1000.0);
+        let what = format!(
+            "{:.0} k updates a second; the writer had its processor {:.0} % of the time",
+            self.beside.rate_in(self.wall) / 1000.0,
+            self.beside.share_of(self.wall) * 100.0
+        );
         let name = "p99 of a lookup beside a writer / quiet";
         report.rows.push(Outcome::row(outcome.as_ref(), name, Goal::AtMost(2.0), &what));
         self.ready.clear();
@@ -101,13 +109,14 @@ impl Work for Updates<'_> {
 
     fn run(&mut self, over: &AtomicBool) -> anyhow::Result<()> {
         ensure!(!self.ready.is_empty(), "no entry was made for this window");
+        let start = Instant::now();
         for entry in &self.ready {
-            let (patches, nanos) = timed(|| self.feed.apply(entry));
-            self.beside.add(patches?, nanos);
+            self.feed.apply_timed(entry, &mut self.beside)?;
             if over.load(Ordering::Relaxed) {
                 break;
             }
         }
+        self.wall += start.elapsed();
         Ok(())
     }
 }

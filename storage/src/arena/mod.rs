@@ -220,7 +220,9 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // Readers that were pinned before the arena went out of reach may still be reading its segments.
         let segments = std::mem::take(&mut self.segments);
-        crossbeam_epoch::pin().defer(move || drop(segments));
+        let guard = crossbeam_epoch::pin();
+        guard.defer(move || drop(segments));
+        guard.flush();
     }
 }
 

@@ -327,7 +327,10 @@ impl OwnedPage {
 
 /// Lets go of pages that are out of reach for new readers.
 fn retire(pages: Vec<Arc<PageBox>>) {
-    crossbeam_epoch::pin().defer(move || drop(pages));
+    let guard = crossbeam_epoch::pin();
+    guard.defer(move || drop(pages));
+    // Pages are large and retired rarely: do not leave them in this thread's bag until that is full.
+    guard.flush();
 }
 
 #[cfg(test)]

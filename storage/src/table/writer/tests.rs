@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use larder_types::hash::KeyHash;
 use larder_types::ids::CollectionId;
@@ -195,4 +196,21 @@ fn keys_that_cannot_be_told_apart_fill_one_page_and_are_then_refused() {
     assert_eq!(table.locations().count() as u64, words);
     // Other keys are none the worse for it.
     assert_eq!(table.insert(KeyHash(u64::MAX), location(words + 1), hashes_of), Ok(()));
+}
+
+#[test]
+fn the_pages_of_a_table_that_is_gone_are_given_back() {
+    let mut rig = Rig::new();
+    (0..12_000).for_each(|number| rig.put(&key(number), 1));
+    let pages: Vec<_> = rig.table.pages.iter().map(|owned| Arc::downgrade(&owned.page)).collect();
+    let guard = crossbeam_epoch::pin();
+    drop(rig);
+    assert!(pages.iter().all(|page| page.strong_count() == 1), "a reader that came before may be reading them");
+    drop(guard);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while pages.iter().any(|page| page.strong_count() > 0) {
+        // Like a reader that comes and goes, and never retires anything.
+        drop(crossbeam_epoch::pin());
+        assert!(Instant::now() < deadline, "the pages are still held");
+    }
 }

@@ -35,6 +35,7 @@ impl PaddedText {
     }
 
     /// The text.
+    #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.blocks.as_flattened()[..self.len]
     }

@@ -52,6 +52,17 @@ id!(
     Generation(u32)
 );
 
+impl Generation {
+    /// Greater than that of any run: what fences a sync for good.
+    pub const LAST: Self = Self(u32::MAX);
+
+    /// The one after it; the last has none but itself.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl GroupId {
     /// The group of the catalog.
     pub const CATALOG: Self = Self(0);

@@ -66,9 +66,10 @@ impl CatalogState {
             return Err(conflict(format!("sync `{sync}` of collection `{collection}` has a run `{run}` already")));
         }
         let older = current.open_run.as_ref().map(|_| current.generation);
-        let Some(generation) = current.generation.0.checked_add(1).map(Generation) else {
+        let generation = current.generation.next();
+        if generation == Generation::LAST {
             return Err(conflict(format!("sync `{sync}` has used all generations: drop it and declare it anew")));
-        };
+        }
 
         let index = self.applied;
         if let Some(current) = self.edit_sync(collection, sync) {
@@ -165,7 +166,7 @@ impl CatalogState {
     fn end_run(&mut self, found: &Found, state: RunState, at: Micros) {
         let (collection, slot) = found.sync;
         self.runs_mut().end((found.sync, found.generation), state, at, self.applied);
-        let generation = Generation(found.generation.0.saturating_add(1));
+        let generation = found.generation.next();
         self.intents.add(IntentAction::Fence { collection, slot, generation });
     }
 

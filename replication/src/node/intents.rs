@@ -204,7 +204,7 @@ fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
         // A batch that is under way would bring the dropped sync back, and its slot is not given to another: so the
         // last of all generations is opened first. That forgets what the shard remembers of its batches, too.
         IntentAction::ClearSync { collection, slot } => {
-            vec![command::fence(collection, slot, Generation(u32::MAX)), command::clear_sync(collection, slot)]
+            vec![command::fence(collection, slot, Generation::LAST), command::clear_sync(collection, slot)]
         }
         IntentAction::Fence { collection, slot, generation } => vec![command::fence(collection, slot, generation)],
         IntentAction::Sweep { collection, slot, generation, mode } => {

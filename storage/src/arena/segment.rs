@@ -11,12 +11,13 @@
 #![allow(unsafe_code, reason = "records are read in place from memory that the writer appends to at the same time")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use super::location::{ALIGNMENT, Location, MAX_SEGMENT, SEGMENT_BYTES};
 use crate::chunks::Chunks;
 use crate::memory::{BLOCK_BYTES, Block};
 use crate::record::row::{HEADER_BYTES, record_len};
+use crate::sync::{AtomicPtr, Ordering};
 
 const _: () = assert!(SEGMENT_BYTES == BLOCK_BYTES);
 

@@ -3,19 +3,30 @@
 //!
 //! The last tests plant a bug in the writer and expect the model to notice: they show that the others could fail.
 //!
+//! | invariant (of [`super`]) | held up by | planted bugs |
+//! | --- | --- | --- |
+//! | 1, one word | `update`, `moved`, `segment` | relaxed publish, location before its segment |
+//! | 2, records never change | `update`, `moved` | early free |
+//! | 3, entries stay, deletes keep the overflow bit | `reused_slot`, `spill`, `used_again` | an entry that moves, a forgotten bit |
+//! | 4, spilling | `spill`, `used_again` | a forgotten bit |
+//! | 5, whole pages | `split`, `copy`, `rebuilt`, `doubling` | split in place |
+//! | 6, freeing | `moved`, `page_that_was_split` | early free, free before the word is replaced, page retired in reach |
+//!
 //! Pages are owned by the tests for as long as a model runs. When memory may be freed is the epoch's business, which has
-//! models of its own; here a flag stands for it, so that the order of what the cleaner does can be checked.
+//! models of its own; here a flag stands for it, so that the order of what the cleaner does can be checked. A root is
+//! published through the epoch's pointer; here a plain one stands for it, with the same orderings.
 
 use larder_types::hash::KeyHash;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use loom::thread;
 
 use super::directory::Directory;
 use super::page::{BUCKETS, Page, SLOTS, Slot};
 use super::word::{Word, bucket_of, tag_of};
 use crate::arena::location::Location;
+use crate::arena::segment::{Segment, SegmentDirectory};
 
 /// Stands for an arena: places that are written once and then read. Loom reports a read that a write does not happen
 /// before.
@@ -50,6 +61,7 @@ impl Records {
 const A: u64 = 1 << 30;
 const B: u64 = 1 << 31;
 const C: u64 = 3 << 30;
+const D: u64 = 1 << 32;
 /// A key of the same bucket in the second half of the hash space that a table sees.
 const HIGH: u64 = 1 << 53;
 
@@ -58,9 +70,18 @@ struct Shared {
     records: Records,
     directory: Directory,
     pages: Vec<Page>,
+    /// Stands for the first page's memory: readers of the page read it, and freeing the page writes it.
+    first_page: UnsafeCell<()>,
     /// Whether the reader is pinned.
     pinned: AtomicBool,
+    /// The directory that readers begin with, once the writer has made another one.
+    doubled: AtomicPtr<Directory>,
 }
+
+// SAFETY: loom checks the accesses, as for `Records`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
 
 impl Shared {
     /// A directory of one page that holds these keys, each at version 1 in the place of its position, and `spare` empty
@@ -73,12 +94,27 @@ impl Shared {
             insert(&pages[0], *key, location);
         }
         let directory = Directory::new(depth, (0..1 << depth).map(|_| &raw const pages[0]));
-        Arc::new(Self { records, directory, pages, pinned: AtomicBool::new(false) })
+        let doubled = AtomicPtr::new(std::ptr::null_mut());
+        let (first_page, pinned) = (UnsafeCell::new(()), AtomicBool::new(false));
+        Arc::new(Self { records, directory, pages, first_page, pinned, doubled })
     }
 
     fn page(&self, key: u64) -> &Page {
         // SAFETY: the pages live as long as `self` and do not move.
-        unsafe { &*self.directory.page(KeyHash(key)) }
+        let page = unsafe { &*self.directory.page(KeyHash(key)) };
+        if std::ptr::eq(page, &raw const self.pages[0]) {
+            self.first_page.with(|_| ());
+        }
+        page
+    }
+
+    /// Frees the first page, if the reader is not pinned.
+    fn free_first_page(&self) {
+        fence(Ordering::SeqCst);
+        // Who is not pinned by now cannot have the page, if it is out of reach.
+        if !self.pinned.load(Ordering::Acquire) {
+            self.first_page.with_mut(|_| ());
+        }
     }
 
     /// The version of a key that a reader sees.
@@ -222,6 +258,129 @@ fn loom_a_reused_slot_never_shows_another_key() {
     );
 }
 
+#[test]
+fn loom_a_slot_that_is_used_again_keeps_what_spilled() {
+    check(
+        || Shared::new(0, &[A, B, C], 0),
+        |shared| {
+            let page = &shared.pages[0];
+            // The last slot of a bucket that overflows: emptied, filled and updated.
+            page.remove(shared.slot(page, B));
+            insert(page, D, shared.records.write(3, D, 1));
+            page.replace(shared.slot(page, D), shared.records.write(4, D, 2));
+        },
+        |shared| {
+            always_there(shared, C);
+            assert!(matches!(shared.get(D), None | Some(1 | 2)));
+        },
+    );
+}
+
+#[test]
+fn loom_a_rebuilt_page_has_what_spilled_where_it_belongs() {
+    check(
+        || Shared::new(0, &[A, B, C], 1),
+        |shared| {
+            // As in `TableWriter::rebuild`: what is left fits its bucket, and nothing overflows any more.
+            let (old, new) = (&shared.pages[0], &shared.pages[1]);
+            old.remove(shared.slot(old, A));
+            old.entries().for_each(|(_, location)| insert(new, shared.records.read(location).key, location));
+            shared.directory.publish(0..1, new);
+            new.replace(shared.slot(new, C), shared.records.write(3, C, 2));
+        },
+        |shared| {
+            always_there(shared, C);
+            always_there(shared, B);
+        },
+    );
+}
+
+/// Two lookups through the directory that is the newest at each time.
+fn always_there_in_the_newest(shared: &Shared, key: u64) {
+    let versions = [(); 2].map(|()| {
+        // SAFETY: a directory that was published lives as long as the model.
+        let newest = unsafe { shared.doubled.load(Ordering::Acquire).as_ref() };
+        // SAFETY: the pages live as long as `shared` and do not move.
+        let page = unsafe { &*newest.unwrap_or(&shared.directory).page(KeyHash(key)) };
+        shared.find(page, key).expect("the key is there").1.version
+    });
+    assert!(versions[0] <= versions[1], "versions {versions:?}");
+}
+
+#[test]
+fn loom_doubling_the_directory_loses_no_key() {
+    check(
+        || Shared::new(0, &[A, HIGH], 2),
+        |shared| {
+            // As in `TableWriter::split` of a page that has no deeper entries yet.
+            let doubled = Box::leak(Box::new(Directory::new(1, [&raw const shared.pages[0]; 2])));
+            shared.doubled.store(doubled, Ordering::Release);
+            let (low, high) = (&shared.pages[1], &shared.pages[2]);
+            insert(low, A, Location::new(1, 0));
+            insert(high, HIGH, Location::new(1, 8));
+            doubled.publish(1..2, high);
+            doubled.publish(0..1, low);
+            high.replace(shared.slot(high, HIGH), shared.records.write(2, HIGH, 2));
+        },
+        |shared| {
+            always_there_in_the_newest(shared, HIGH);
+            always_there_in_the_newest(shared, A);
+        },
+    );
+}
+
+/// Splits the first page and frees it, while it is in reach or after it.
+fn split_and_free(shared: &Shared, in_reach: bool) {
+    let (low, high) = (&shared.pages[1], &shared.pages[2]);
+    insert(low, A, Location::new(1, 0));
+    insert(high, HIGH, Location::new(1, 8));
+    shared.directory.publish(1..2, high);
+    if in_reach {
+        shared.free_first_page();
+    }
+    shared.directory.publish(0..1, low);
+    if !in_reach {
+        shared.free_first_page();
+    }
+}
+
+#[test]
+fn loom_a_page_that_was_split_stays_while_it_is_read() {
+    check(|| Shared::new(1, &[A, HIGH], 2), |shared| split_and_free(shared, false), pinned_lookups);
+}
+
+/// Makes a record in another segment known, the segment first or last.
+fn publish_segment(directory: &SegmentDirectory, page: &Page, segment_first: bool) {
+    let segment = Segment::new(directory.held());
+    if segment_first {
+        directory.publish(9, &segment);
+    }
+    insert(page, A, Location::new(9, 0));
+    if !segment_first {
+        directory.publish(9, &segment);
+    }
+}
+
+/// Finds the record's place beside the writer.
+fn find_in_segment(segment_first: bool) {
+    loom::model(move || {
+        let shared = Arc::new((SegmentDirectory::default(), Page::new()));
+        let other = shared.clone();
+        let reading = thread::spawn(move || {
+            let (directory, page) = &*other;
+            // Asserts that the location's segment is known.
+            page.find(bucket_of(KeyHash(A)), tag_of(KeyHash(A)), |_, location| Some(directory.address(location)));
+        });
+        publish_segment(&shared.0, &shared.1, segment_first);
+        reading.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_location_leads_to_its_segment() {
+    find_in_segment(true);
+}
+
 /// Moves a record as the cleaner does: another copy, then the word.
 fn relocate(shared: &Shared) {
     let page = &shared.pages[0];
@@ -323,4 +482,33 @@ fn loom_catches_a_delete_that_forgets_the_overflow_bit() {
         },
         |shared| always_there(shared, C),
     );
+}
+
+#[test]
+#[should_panic(expected = "the key is")]
+fn loom_catches_an_entry_that_moves() {
+    check(
+        || Shared::new(0, &[A, B, C], 0),
+        |shared| {
+            // Back to the bucket where it belongs, the new word first.
+            let page = &shared.pages[0];
+            let spilled = shared.slot(page, C);
+            page.remove(shared.slot(page, A));
+            insert(page, C, Location::new(1, 16));
+            page.remove(spilled);
+        },
+        |shared| always_there(shared, C),
+    );
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_catches_a_page_that_is_retired_in_reach() {
+    check(|| Shared::new(1, &[A, HIGH], 2), |shared| split_and_free(shared, true), pinned_lookups);
+}
+
+#[test]
+#[should_panic(expected = "a location leads to a segment that was published")]
+fn loom_catches_a_location_before_its_segment() {
+    find_in_segment(false);
 }

@@ -20,6 +20,9 @@ const BATCH: u64 = 400;
 /// Bytes of an entry, so that large batches have several.
 const ENTRY_BYTES: usize = 16 * 1024;
 
+/// Bytes of a table that never split a page.
+const PAGE_BYTES: u64 = 32 * 1024;
+
 /// What is known of a sync.
 #[derive(Clone, Copy)]
 struct Run {
@@ -40,6 +43,8 @@ pub(crate) struct Writer {
     /// The thread that is busy with a frozen shard.
     busy: Option<JoinHandle<()>>,
     snapshots: u64,
+    /// The most bytes that the table has taken, and the pools of texts.
+    most: (u64, u64),
 }
 
 impl Writer {
@@ -56,6 +61,7 @@ impl Writer {
             written: (0..KEYS).map(|_| [Generation(0); SLOTS as usize]).collect(),
             busy: None,
             snapshots: 0,
+            most: (0, 0),
         };
         (0..usize::from(SLOTS)).for_each(|slot| writer.open(slot));
         writer
@@ -78,9 +84,12 @@ impl Writer {
             91..97 => self.freeze(),
             _ => self.restart(),
         }
+        let stats = self.reader().stats(COLLECTION);
+        self.most = (self.most.0.max(stats.table_bytes), self.most.1.max(stats.dictionary_bytes));
     }
 
-    /// Ends with the last snapshot. Returns how many there were.
+    /// Ends with the last snapshot. Returns how many there were. Makes sure that there was something to watch: pages
+    /// that split, and texts that records share.
     pub(crate) fn finish(mut self) -> u64 {
         if let Some(busy) = self.busy.take() {
             busy.join().expect("a snapshot was not what the shard had been");
@@ -89,6 +98,7 @@ impl Writer {
         if let Some(busy) = self.busy.take() {
             busy.join().expect("the last snapshot was not what the shard had been");
         }
+        assert!(self.most.0 > 3 * PAGE_BYTES && self.most.1 > 0, "too little has happened: {:?}", self.most);
         self.snapshots
     }
 

@@ -26,8 +26,10 @@ pub(crate) const FIELDS: [&str; 15] = [
     "created", "seen", "vip",
 ];
 
-/// The three fields that a small patch changes and a projection asks for: a money value, a count and a timestamp.
+/// The three fields that a small patch changes: a money value, a count and a time.
 pub(crate) const FEW: [FieldId; 3] = [FieldId(8), FieldId(10), FieldId(13)];
+/// The three fields that a projection asks for: e-mail, plan and a money value.
+pub(crate) const SHOWN: [FieldId; 3] = [FieldId(1), FieldId(6), FieldId(8)];
 
 /// The syllables of 1536 first names, 20 000 last names and 768 cities.
 const FIRST: [&[&str]; 3] = [

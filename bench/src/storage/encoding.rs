@@ -12,7 +12,7 @@ use larder_storage::shard::ShardReader;
 use serde::Serialize;
 
 use super::Windows;
-use super::customer::{self, Customer, CustomerKey, FEW, Plain};
+use super::customer::{self, Customer, CustomerKey, Plain, SHOWN};
 use super::feed::COLLECTION;
 use super::report::{Goal, Report, Row, Unit};
 use super::times::{Times, timed};
@@ -87,7 +87,7 @@ impl Rows {
             structs.push(Customer::new(*number).plain(time));
             texts.push(Customer::new(*number).plain(|micros| time(micros).to_string()));
         }
-        let few = FEW.into_iter().collect();
+        let few = SHOWN.into_iter().collect();
         let rows = Self { names: customer::dictionary(), few, copies, structs, texts };
         let bytes = rows.encode(0, 1)?;
         ensure!(bytes == rows.encode(2, 1)? && bytes == rows.encode(3, 1)?, "the forms of a record are not alike");
@@ -156,7 +156,7 @@ mod tests {
         rows.copies[0].view().write_json(&rows.names, Some(&rows.few), &mut few);
         let few: serde_json::Value = serde_json::from_slice(&few).unwrap();
         let fields: Vec<_> = few.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(fields, ["balance", "orders", "seen"]);
+        assert_eq!(fields, ["balance", "email", "plan"]);
     }
 
     #[test]

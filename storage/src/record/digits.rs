@@ -47,12 +47,28 @@ fn date_digits(days: i64) -> u64 {
     split_in_two(century | year << 16 | month << 32 | day << 48) + ZEROS
 }
 
+/// The number of ten thousandths that a double was written as, if it was. Most doubles of a warehouse were: scores, rates,
+/// coordinates, money.
+///
+/// Two decimals of at most 15 digits are never the nearest to the same double. So if one with four decimals is, then it
+/// is the shortest form, but for the zeros at its end.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range, and checked by the way back")]
+#[allow(clippy::float_cmp, clippy::cast_precision_loss, reason = "a double that is the same is wanted")]
+fn in_ten_thousandths(double: f64) -> Option<u64> {
+    // Below this, four decimals make 14 digits.
+    if !(0.0..1e10).contains(&double) {
+        return None;
+    }
+    let number = (double * 10_000.0 + 0.5) as u64;
+    (number as f64 / 10_000.0 == double).then_some(number)
+}
+
 impl JsonOut<'_> {
     /// Appends a number below 10^8.
     #[inline(always)]
     fn short(&mut self, number: u32) {
         let count = count(number);
-        self.put((eight(number) >> (64 - 8 * count)).to_le_bytes(), count);
+        self.put(&(eight(number) >> (64 - 8 * count)).to_le_bytes(), count);
     }
 
     /// Appends a number.
@@ -74,15 +90,15 @@ impl JsonOut<'_> {
             self.short(high as u32);
         } else {
             self.short((high / TEN_TO_8) as u32);
-            self.put(eight((high % TEN_TO_8) as u32).to_le_bytes(), 8);
+            self.put(&eight((high % TEN_TO_8) as u32).to_le_bytes(), 8);
         }
-        self.put(eight(low as u32).to_le_bytes(), 8);
+        self.put(&eight(low as u32).to_le_bytes(), 8);
     }
 
     /// Appends a minus, if the number is negative, and gives what is left to append.
     #[inline(always)]
     fn sign(&mut self, number: i64) -> u64 {
-        self.put([b'-'], usize::from(number < 0));
+        self.put(b"-", usize::from(number < 0));
         number.unsigned_abs()
     }
 
@@ -99,16 +115,33 @@ impl JsonOut<'_> {
         let number = self.sign(number);
         self.unsigned(number / 100);
         let digits = (split_in_two(number % 100) + ZEROS).to_le_bytes();
-        self.put([b'.', digits[0], digits[1]], 3);
+        self.put(&[b'.', digits[0], digits[1]], 3);
+    }
+
+    /// Appends a finite double in the shortest form that reads back as the same double.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "four digits are four bytes")]
+    pub(super) fn double(&mut self, double: f64) {
+        match in_ten_thousandths(double.abs()) {
+            Some(number) => {
+                self.put(b"-", usize::from(double.is_sign_negative()));
+                self.unsigned(number / 10_000);
+                let digits = (eight((number % 10_000) as u32) >> 32) as u32;
+                let shown = 4 - (digits - ZEROS as u32).leading_zeros() as usize / 8;
+                self.put(b".", 1);
+                self.put(&digits.to_le_bytes(), shown.max(1));
+            }
+            None => self.aside(|out| out.text(zmij::Buffer::new().format_finite(double).as_bytes())),
+        }
     }
 
     /// Appends a date in quotes: `"2013-01-01"`.
     #[inline(always)]
     pub(super) fn date(&mut self, days: i64) {
         let digits = date_digits(days);
-        self.put(date_head(digits).to_le_bytes(), 8);
+        self.put(&date_head(digits).to_le_bytes(), 8);
         let [a, b, ..] = (digits >> 48).to_le_bytes();
-        self.put([b'-', a, b, b'"'], 4);
+        self.put(&[b'-', a, b, b'"'], 4);
     }
 
     /// Appends a moment in quotes: `"2013-01-01T05:15:00Z"`, with milli- or microseconds only where they are not zero.
@@ -120,16 +153,16 @@ impl JsonOut<'_> {
         let [hour, minute, second] = [second / 3600, second / 60 % 60, second % 60];
         let time = split_in_two(hour | minute << 16 | second << 32) + ZEROS;
         let (hour, minute, second) = (time & 0xffff, time >> 16 & 0xffff, time >> 32 & 0xffff);
-        self.put(date_head(date).to_le_bytes(), 8);
+        self.put(&date_head(date).to_le_bytes(), 8);
         let middle = mark(b'-', 0) | date >> 48 << 8 | mark(b'T', 3) | hour << 32 | mark(b':', 6) | minute << 56;
-        self.put(middle.to_le_bytes(), 8);
+        self.put(&middle.to_le_bytes(), 8);
         let tail = minute >> 8 | mark(b':', 1) | second << 16;
         if micros == 0 {
-            self.put((tail | mark(b'Z', 4) | mark(b'"', 5)).to_le_bytes(), 6);
+            self.put(&(tail | mark(b'Z', 4) | mark(b'"', 5)).to_le_bytes(), 6);
         } else {
-            self.put((tail | mark(b'.', 4)).to_le_bytes(), 5);
-            self.put((eight(micros) >> 16).to_le_bytes(), if micros.is_multiple_of(1000) { 3 } else { 6 });
-            self.put(*b"Z\"", 2);
+            self.put(&(tail | mark(b'.', 4)).to_le_bytes(), 5);
+            self.put(&(eight(micros) >> 16).to_le_bytes(), if micros.is_multiple_of(1000) { 3 } else { 6 });
+            self.put(b"Z\"", 2);
         }
     }
 }
@@ -195,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn short_doubles_and_their_neighbours_are_right() {
+        for number in (0..30_000u32).chain((0..15).map(|power| 3 << (2 * power))) {
+            let double = f64::from(number) / 10_000.0;
+            for double in [double, -double, double.next_up(), double.next_down(), double * 10_000.0] {
+                assert_eq!(written(|out| out.double(double)), plain(&Value::Float(double)));
+            }
+        }
+    }
+
+    #[test]
     fn moments_that_have_no_form_are_shown_with_the_nearest_date() {
         for (seconds, shown) in
             [(i64::MIN, "\"0001-01-01T08:29:52Z\""), (i64::MAX / 1_000_000, "\"9999-12-31T04:00:54Z\"")]
@@ -213,6 +256,16 @@ mod tests {
             let number = number >> shift;
             prop_assert_eq!(written(|out| out.unsigned(number)), number.to_string());
             prop_assert_eq!(written(|out| out.signed(number.cast_signed())), number.cast_signed().to_string());
+        }
+
+        #[test]
+        fn doubles_are_written_as_everywhere(
+            double in prop_oneof![
+                (any::<i64>(), 0u32..64, 0i32..7).prop_map(|(n, shift, scale)| (n >> shift) as f64 / 10f64.powi(scale)),
+                proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO,
+            ]
+        ) {
+            prop_assert_eq!(written(|out| out.double(double)), plain(&Value::Float(double)));
         }
 
         #[test]

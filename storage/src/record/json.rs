@@ -63,7 +63,7 @@ impl Projection<'_> {
                 Some(only) => walk.fields(end, only.end(), |id| name(id).filter(|_| only.has(id)), &mut json),
             }
         }
-        json.put(*b"}", 1);
+        json.put(b"}", 1);
         json.finish();
         // Each field brings a comma before it. The first one's is where the object opens.
         if out.len() == start + 1 {
@@ -119,13 +119,17 @@ impl<'a> Walk<'a> {
         let tag = self.byte();
         match tag >> 4 {
             CONSTANT => {
-                let (word, len) = CONSTANTS[usize::from(tag & 3)];
-                out.put(word, len);
+                let (word, len) = &CONSTANTS[usize::from(tag & 3)];
+                out.put(word, *len);
             }
             INT => out.signed(unfold(self.number(tag))),
             FLOAT => {
-                let float = self.float(tag);
-                out.aside(|out| write_float(float, out));
+                let double = self.double(tag);
+                if double.is_finite() {
+                    out.double(double);
+                } else {
+                    out.put(b"null", 4);
+                }
             }
             CENTS if tag & 15 <= 8 => out.hundredths(unfold(self.number(tag))),
             MICROS => {
@@ -136,9 +140,9 @@ impl<'a> Walk<'a> {
             DATE => out.date(unfold(self.number(tag))),
             PLAIN => {
                 let len = self.len(tag);
-                out.put([b'"'], 1);
+                out.put(b"\"", 1);
                 self.text(len, out);
-                out.put([b'"'], 1);
+                out.put(b"\"", 1);
             }
             INTERNED => {
                 let id = self.number(tag);
@@ -224,7 +228,7 @@ impl<'a> Walk<'a> {
 
     /// The double that the tag announces.
     #[inline(always)]
-    fn float(&mut self, tag: u8) -> f64 {
+    fn double(&mut self, tag: u8) -> f64 {
         let size = tag & 15;
         f64::from_bits(u64::from_be_bytes(self.window(size)).unbounded_shl(64 - 8 * u32::from(size.min(8))))
     }
@@ -235,7 +239,7 @@ impl<'a> Walk<'a> {
         let start = self.at;
         self.at += len;
         match self.bytes[start..].first_chunk::<WINDOW>() {
-            Some(window) if len <= WINDOW => out.put(*window, len),
+            Some(window) if len <= WINDOW => out.put(window, len),
             _ => out.text(&self.bytes[start..self.at]),
         }
     }
@@ -265,15 +269,6 @@ fn part(micros: i64) -> u32 {
     micros.rem_euclid(MICROS_PER_SECOND).cast_unsigned() as u32
 }
 
-#[inline(never)]
-fn write_float(float: f64, out: &mut JsonOut<'_>) {
-    if float.is_finite() {
-        out.text(zmij::Buffer::new().format_finite(float).as_bytes());
-    } else {
-        out.text(b"null");
-    }
-}
-
 /// Appends a value of a kind, or of a size, that is seldom.
 #[inline(never)]
 fn write_rare(value: Encoded<'_>, out: &mut JsonOut<'_>) {
@@ -289,7 +284,7 @@ fn write_rare(value: Encoded<'_>, out: &mut JsonOut<'_>) {
 fn write_decimal((mantissa, scale): (i128, u8), out: &mut JsonOut<'_>) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(mantissa.unsigned_abs()).as_bytes();
-    out.put([b'-'], usize::from(mantissa < 0));
+    out.put(b"-", usize::from(mantissa < 0));
     let scale = usize::from(scale);
     if scale == 0 {
         return out.text(digits);
@@ -297,26 +292,26 @@ fn write_decimal((mantissa, scale): (i128, u8), out: &mut JsonOut<'_>) {
     match digits.split_at_checked(digits.len().wrapping_sub(scale)) {
         Some((whole @ [_, ..], fraction)) => {
             out.text(whole);
-            out.put([b'.'], 1);
+            out.put(b".", 1);
             out.text(fraction);
         }
         _ => {
             out.text(b"0.");
-            (digits.len()..scale).for_each(|_| out.put([b'0'], 1));
+            (digits.len()..scale).for_each(|_| out.put(b"0", 1));
             out.text(digits);
         }
     }
 }
 
 fn write_base64(bytes: &[u8], out: &mut JsonOut<'_>) {
-    out.put([b'"'], 1);
+    out.put(b"\"", 1);
     for part in bytes.chunks(48) {
         let mut characters = [0; 64];
         // 48 bytes make 64 characters, so there is always room.
         let len = BASE64.encode_slice(part, &mut characters).unwrap_or_default();
-        out.put(characters, len);
+        out.put(&characters, len);
     }
-    out.put([b'"'], 1);
+    out.put(b"\"", 1);
 }
 
 #[cfg(test)]

@@ -38,16 +38,17 @@ impl<'a> JsonOut<'a> {
         Self { out, at, end }
     }
 
-    /// Appends the first `len` bytes of a piece.
+    /// Appends the first `len` bytes of a piece. By reference, so that it is read when there is room, and not kept on
+    /// the stack while that is found out.
     #[inline(always)]
-    pub(crate) fn put<const N: usize>(&mut self, piece: [u8; N], len: usize) {
+    pub(crate) fn put<const N: usize>(&mut self, piece: &[u8; N], len: usize) {
         assert!(len <= N, "no more of a piece can be appended than there is");
         if self.end.addr() - self.at.addr() < N {
             (self.at, self.end) = grow(self.out, self.at, N);
         }
         // SAFETY: at least `N` bytes are left up to the end of the allocation, by the lines above. They belong to the
         // vector alone, and an array of bytes may stand anywhere.
-        unsafe { self.at.cast::<[u8; N]>().write_unaligned(piece) };
+        unsafe { self.at.cast::<[u8; N]>().write_unaligned(*piece) };
         // SAFETY: as above, for `len` is at most `N`. So many bytes have just been written.
         self.at = unsafe { self.at.add(len) };
     }
@@ -56,10 +57,10 @@ impl<'a> JsonOut<'a> {
     #[inline(always)]
     pub(crate) fn padded(&mut self, text: &PaddedText) {
         if let [block] = text.blocks() {
-            return self.put(*block, text.len());
+            return self.put(block, text.len());
         }
         for (block, start) in text.blocks().iter().zip((0..text.len()).step_by(BLOCK_BYTES)) {
-            self.put(*block, (text.len() - start).min(BLOCK_BYTES));
+            self.put(block, (text.len() - start).min(BLOCK_BYTES));
         }
     }
 
@@ -69,18 +70,18 @@ impl<'a> JsonOut<'a> {
         if let Some(first) = text.first_chunk::<STEP>() {
             // The first step may move on by less than it writes, so that whole steps remain.
             let odd = text.len() % STEP;
-            self.put(*first, odd);
+            self.put(first, odd);
             for step in text[odd..].as_chunks::<STEP>().0 {
-                self.put(*step, STEP);
+                self.put(step, STEP);
             }
         } else if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-            self.put(*first, text.len() - 8);
-            self.put(*last, 8);
+            self.put(first, text.len() - 8);
+            self.put(last, 8);
         } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-            self.put(*first, text.len() - 4);
-            self.put(*last, 4);
+            self.put(first, text.len() - 4);
+            self.put(last, 4);
         } else {
-            text.iter().for_each(|byte| self.put([*byte], 1));
+            text.iter().for_each(|byte| self.put(&[*byte], 1));
         }
     }
 
@@ -156,11 +157,11 @@ mod tests {
     fn append(part: &Part, out: &mut JsonOut<'_>, expected: &mut Vec<u8>) {
         match part {
             Part::Piece(piece, len) => {
-                out.put(*piece, *len);
+                out.put(piece, *len);
                 expected.extend_from_slice(&piece[..*len]);
             }
             Part::Wide(piece, len) => {
-                out.put(*piece, *len);
+                out.put(piece, *len);
                 expected.extend_from_slice(&piece[..*len]);
             }
             Part::Text(text) => {
@@ -184,7 +185,7 @@ mod tests {
                 buffer.extend_from_slice(b"ab");
                 let mut out = JsonOut::new(&mut buffer, 0);
                 out.text(&text);
-                out.put([b'c'; 4], 1);
+                out.put(&[b'c'; 4], 1);
                 out.finish();
                 assert_eq!((&buffer[..2], &buffer[2..2 + len], &buffer[2 + len..]), (&b"ab"[..], &text[..], &b"c"[..]));
             }
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "no more of a piece can be appended than there is")]
     fn a_piece_is_no_longer_than_it_is() {
-        JsonOut::new(&mut Vec::new(), 64).put([0; 8], 9);
+        JsonOut::new(&mut Vec::new(), 64).put(&[0; 8], 9);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Config {
     pub shards: ShardCount,
     /// Log growth in bytes after which a shard takes a snapshot.
     pub snapshot_log_bytes: u64,
+    /// Bytes of a snapshot written in a second at most; 0 for no limit.
+    pub snapshot_bytes_per_second: u64,
     /// Bytes of writes in flight at most.
     pub max_inflight_bytes: usize,
     /// Bytes of memory for records; `None` for a part of what the machine has.
@@ -153,6 +155,7 @@ impl Config {
         let threads = root.optional("threads").unwrap_or_else(cores);
         let shards = root.take("shards", ShardCount::DEFAULT.get());
         let snapshot_log_bytes = root.size("snapshot_log_bytes", 64 * MIB, 1..=u64::MAX);
+        let snapshot_bytes_per_second = root.size("snapshot_bytes_per_second", 256 * MIB, 0..=u64::MAX);
         let max_inflight_bytes = root.size("max_inflight_bytes", 64 * MIB, MIB..=1 << 40);
         let max_memory = root.optional::<ByteSize>("max_memory").map(|size| size.0);
         if max_memory.is_some_and(|size| !(MIN_MEMORY..=MAX_MEMORY).contains(&size)) {
@@ -176,6 +179,7 @@ impl Config {
             threads,
             shards: ShardCount::new(shards)?,
             snapshot_log_bytes,
+            snapshot_bytes_per_second,
             max_inflight_bytes: usize::try_from(max_inflight_bytes).ok()?,
             max_memory,
             limits: limits.unwrap_or_default(),
@@ -385,6 +389,8 @@ mod tests {
         let config = Config::new("snapshot_log_bytes = \"1KiB\"\n[limits]\nidle_timeout = \"2m\"", &args()).unwrap();
         assert_eq!(config.snapshot_log_bytes, 1024);
         assert_eq!(config.limits.idle_timeout, Duration::from_secs(120));
+        let config = Config::new("snapshot_bytes_per_second = \"0B\"", &args()).unwrap();
+        assert_eq!(config.snapshot_bytes_per_second, 0);
         for bad in ["\"12\"", "\"MiB\"", "\"-1B\"", "12", "\"99999999999GiB\""] {
             assert!(Config::new(&format!("snapshot_log_bytes = {bad}"), &args()).is_err(), "{bad}");
         }

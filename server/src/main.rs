@@ -180,6 +180,7 @@ fn start_node(
             bootstrap
         }),
         snapshot_log_bytes: config.snapshot_log_bytes,
+        snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         max_inflight_bytes: config.max_inflight_bytes,
         max_memory_bytes,
     };

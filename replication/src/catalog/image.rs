@@ -4,7 +4,7 @@
 //! image that contradicts itself is refused as a whole, since a replica that began with it would drift.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use larder_types::ids::{CollectionId, SyncSlot};
 use larder_types::names::{CollectionName, IndexName};
@@ -75,16 +75,6 @@ impl CatalogState {
     /// # Errors
     /// See [`FormatError`]; the replica must not start from it.
     pub fn restore(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut state = Self::default();
-        state.install(bytes)?;
-        Ok(state)
-    }
-
-    /// Replaces the state by a snapshot's. Readers of runs and intents stay valid and see it at once.
-    ///
-    /// # Errors
-    /// See [`FormatError`]; the state is then as before.
-    pub fn install(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
         let image: Image<Runs> = format::decode(SNAPSHOT_VERSION, bytes)?;
         let mut catalog = Catalog { version: image.version, cluster: image.cluster, ..Catalog::default() };
         let mut counters = BTreeMap::new();
@@ -102,13 +92,26 @@ impl CatalogState {
             return Err(FormatError::Contradiction("an intent has an id that was never given".to_owned()));
         }
 
-        self.applied = image.applied;
-        self.catalog = Arc::new(catalog);
-        self.counters = counters;
-        self.next_collection = image.next_collection;
-        self.intents.replace(image.next_intent, image.intents);
-        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = runs;
-        Ok(())
+        let mut state = Self {
+            applied: image.applied,
+            catalog: Arc::new(catalog),
+            counters,
+            next_collection: image.next_collection,
+            ..Self::default()
+        };
+        state.intents.replace(image.next_intent, image.intents);
+        *state.runs_mut() = runs;
+        Ok(state)
+    }
+
+    /// Replaces the state by another. Readers of runs and intents stay valid and see it at once.
+    pub fn install(&mut self, restored: Self) {
+        self.intents.replace(restored.intents.next(), restored.intents.pending());
+        *self.runs_mut() = std::mem::take(&mut *restored.runs_mut());
+        self.applied = restored.applied;
+        self.catalog = restored.catalog;
+        self.counters = restored.counters;
+        self.next_collection = restored.next_collection;
     }
 
     fn image_of(&self, collection: &Collection) -> CollectionImage {

@@ -53,6 +53,9 @@ pub struct NodeOptions {
     pub bootstrap: Box<dyn FnOnce() -> Bootstrap + Send>,
     /// A shard takes a snapshot when its entries since the last one exceed this many bytes.
     pub snapshot_log_bytes: u64,
+    /// Bytes of a snapshot that are written in a second at most, so that the disk is left to the log; 0 for as many as
+    /// can be. The last one, while the node stops, is not held up.
+    pub snapshot_bytes_per_second: u64,
     /// Bytes of proposals in flight over all shards; beyond them proposals are refused as overloaded.
     pub max_inflight_bytes: usize,
     /// Bytes of memory for records. When their content and their tables take 85 % of it, patches that may add more are

@@ -5,6 +5,7 @@
 //! initialised is initialised then, and a catalog without a cluster is bootstrapped then.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +30,7 @@ use super::{Bootstrap, Node, NodeOptions};
 use crate::catalog::{Catalog, CatalogCommand, CatalogState, IntentsReader, RunsReader};
 use crate::failure::Failure;
 use crate::raft::machine::{CatalogMachine, Machine, MachineError, State, Surroundings};
+use crate::raft::pace::Pace;
 use crate::raft::snapshot::{Shelf, Workbench, describe};
 use crate::raft::types;
 
@@ -49,7 +51,7 @@ struct Site {
     around: Surroundings,
     config: Arc<Config>,
     identity: Identity,
-    /// Loading snapshots takes a core each.
+    /// Loading snapshots takes a core each, or more.
     loading: Arc<Semaphore>,
 }
 
@@ -69,11 +71,13 @@ pub(super) async fn start(
     disk: Arc<dyn Disk>,
     lock: DirLock,
 ) -> Result<Arc<Node>, StartError> {
-    let NodeOptions { data_dir, bootstrap, snapshot_log_bytes, max_inflight_bytes, max_memory_bytes } = options;
+    let NodeOptions { data_dir, bootstrap, max_inflight_bytes, max_memory_bytes, .. } = options;
+    let NodeOptions { snapshot_log_bytes, snapshot_bytes_per_second, .. } = options;
     let (identity, bootstrap) = identify(disk.as_ref(), bootstrap).map_err(|error| error.at(&data_dir))?;
     let failure = Failure::new();
     let max_command_bytes = usize::try_from(log_options.segment_bytes / 4).unwrap_or(usize::MAX).min(MAX_COMMAND_BYTES);
-    let site = open_site(Arc::clone(&disk), identity, &failure, log_options, &data_dir).await?;
+    let pace = Pace::new(snapshot_bytes_per_second);
+    let site = open_site(Arc::clone(&disk), identity, &failure, log_options, pace, &data_dir).await?;
     let (states, views) = make_states(&site.identity);
     let groups = match start_groups(&site, states).await {
         Ok(groups) => groups,
@@ -155,6 +159,7 @@ async fn open_site(
     identity: Identity,
     failure: &Failure,
     log_options: LogOptions,
+    pace: Pace,
     data_dir: &Path,
 ) -> Result<Site, StartError> {
     let config = types::config().map_err(|error| StartError::Raft { group: 0, message: error.to_string() })?;
@@ -170,13 +175,16 @@ async fn open_site(
     });
     let opened = opened.await.unwrap_or_else(|error| Err(OpenError::Log(io::Error::other(error).into())));
     let (log, snapshots) = opened.map_err(|error| error.at(data_dir))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Snapshots of several groups are read side by side; what is left of the cores helps each of them.
+    let threads = NonZeroUsize::new(cores / identity.replicas.len().max(1)).unwrap_or(NonZeroUsize::MIN);
     Ok(Site {
         log,
         snapshots,
-        around: Surroundings { workbench: Workbench::new(), failure: failure.clone() },
+        around: Surroundings { workbench: Workbench::new(pace), failure: failure.clone(), threads },
         config: Arc::new(config),
         identity,
-        loading: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        loading: Arc::new(Semaphore::new(cores)),
     })
 }
 

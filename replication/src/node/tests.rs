@@ -45,6 +45,7 @@ fn options(data_dir: &Path) -> NodeOptions {
         data_dir: data_dir.to_owned(),
         bootstrap: Box::new(bootstrap),
         snapshot_log_bytes: 64 << 20,
+        snapshot_bytes_per_second: 0,
         max_inflight_bytes: 8 << 20,
         max_memory_bytes: 1 << 30,
     }

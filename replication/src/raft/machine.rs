@@ -8,12 +8,13 @@
 //!   one that does not follow what was applied.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, TryStreamExt};
-use larder_storage::shard::{Shard, ShardError};
+use larder_storage::shard::{RestoredShard, Shard, ShardError};
 use larder_storage::snapshot::{Snapshot, SnapshotError};
 use larder_types::ids::GroupId;
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -93,16 +94,38 @@ impl State {
         }
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), MachineError> {
-        match self {
-            Self::Shard(shard) => shard.restore(snapshot.meta(), &mut snapshot.blocks())?,
-            Self::Catalog(catalog) => {
-                catalog.state.install(&snapshot.blocks().collect::<Vec<_>>().concat())?;
+    /// Reads a snapshot's state on so many threads.
+    fn read(&self, snapshot: &Snapshot, threads: NonZeroUsize) -> Result<Restored, MachineError> {
+        Ok(match self {
+            Self::Shard(shard) => Restored::Shard(shard.read(snapshot, threads)?),
+            Self::Catalog(_) => {
+                let mut bytes = Vec::new();
+                for number in 0..snapshot.block_count() {
+                    bytes.extend_from_slice(snapshot.block(number)?);
+                }
+                Restored::Catalog(CatalogState::restore(&bytes)?)
+            }
+        })
+    }
+
+    /// Replaces the state by what it has read.
+    fn install(&mut self, restored: Restored) {
+        match (self, restored) {
+            (Self::Shard(shard), Restored::Shard(restored)) => shard.install(restored),
+            (Self::Catalog(catalog), Restored::Catalog(restored)) => {
+                catalog.state.install(restored);
                 catalog.publish();
             }
+            _ => unreachable!("a state reads its own kind"),
         }
-        Ok(())
     }
+}
+
+/// What was read from a snapshot.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Restored {
+    Catalog(CatalogState),
+    Shard(RestoredShard),
 }
 
 impl CatalogMachine {
@@ -123,6 +146,8 @@ pub(crate) struct Surroundings {
     pub(crate) workbench: Workbench,
     /// Told when the node must stop.
     pub(crate) failure: Failure,
+    /// How many threads read one snapshot.
+    pub(crate) threads: NonZeroUsize,
 }
 
 /// The state machine of one group.
@@ -150,7 +175,8 @@ impl Machine {
         let meta = match shelf.open()? {
             None => SnapshotMeta::default(),
             Some((meta, snapshot)) => {
-                state.restore(&snapshot)?;
+                let restored = state.read(&snapshot, around.threads)?;
+                state.install(restored);
                 meta
             }
         };
@@ -265,6 +291,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             image: Some(image),
             place,
             meter: self.around.workbench.meter(),
+            pace: Arc::clone(self.around.workbench.pace()),
             failure: self.around.failure.clone(),
         })
     }
@@ -275,11 +302,15 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        let (shelf, wanted) = (Arc::clone(&self.shelf), meta.clone());
+        let (shelf, wanted, threads) = (Arc::clone(&self.shelf), meta.clone(), self.around.threads);
         let installed = self
             .blocking(move |state| -> Result<(), MachineError> {
-                let snapshot = shelf.adopt(&wanted, &snapshot)?;
-                state.restore(&snapshot)
+                // In this order: what cannot be read replaces nothing, and what is shown is on disk.
+                let snapshot = snapshot.open_at(&wanted)?;
+                let restored = state.read(&snapshot, threads)?;
+                shelf.adopt(wanted, &snapshot)?;
+                state.install(restored);
+                Ok(())
             })
             .await?;
         installed.map_err(|error| self.fatal("install a snapshot", &error))?;

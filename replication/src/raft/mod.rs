@@ -12,6 +12,7 @@ pub(crate) mod codec;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod pace;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_meter;
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! Invariants:
 //! - A snapshot is on disk before openraft hears of it, since the log before it is purged next.
 //! - A group's snapshot never goes back: an older build that ends late does not replace a newer one that a leader sent.
-//! - One snapshot is written at a time on a node, so that the disk is left to the log.
+//! - One snapshot is written at a time on a node, and at a limited pace, so that the disk is left to the log.
+//! - A snapshot that a leader sent takes the place of a group's own only when its whole content was read.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +20,7 @@ use openraft::RaftSnapshotBuilder;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::codec;
+use super::pace::Pace;
 use super::snapshot_meter::{SnapshotMeter, SnapshotStatus};
 use super::types::{RaftSnapshot, SnapshotMeta, TypeConfig};
 use crate::failure::Failure;
@@ -54,28 +57,38 @@ pub(crate) enum Image {
 }
 
 impl Image {
-    fn write(&self, meta: &SnapshotMeta, shelf: &Shelf) -> Result<(), SnapshotError> {
+    fn write(&self, meta: &SnapshotMeta, shelf: &Shelf, pace: &Pace) -> Result<(), SnapshotError> {
         let head = codec::encode_head(meta);
         let index = meta.last_log_id.map_or(0, |id| id.index);
         match self {
             Self::Catalog(bytes) => {
-                let mut blocks = bytes.chunks(BLOCK_BYTES).map(<[u8]>::to_vec);
-                shelf.store.write(shelf.group, index, &head, &[], &mut blocks)
+                let blocks = pace.keep(bytes.chunks(BLOCK_BYTES).map(Cow::Borrowed));
+                shelf.store.write(shelf.group, index, &head, &[], blocks)
             }
-            Self::Shard(frozen) => shelf.store.write(shelf.group, index, &head, &frozen.meta(), &mut frozen.blocks()),
+            Self::Shard(frozen) => {
+                shelf.store.write(shelf.group, index, &head, &frozen.meta(), pace.keep(frozen.blocks()))
+            }
         }
     }
 }
 
 impl SnapshotFile {
-    /// Opens the file, which checks every byte of it, and reads its place in the log.
-    pub(crate) fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
+    /// Opens the file, and reads its place in the log.
+    fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
         let Some(snapshot) = self.store.load(self.group)? else {
             return Ok(None);
         };
         let meta = codec::decode_head(snapshot.head())
             .map_err(|error| SnapshotError::Damaged(format!("the newest one of group {}: {error}", self.group)))?;
         Ok(Some((meta, snapshot)))
+    }
+
+    /// Opens the file, which must have this place in the log.
+    pub(crate) fn open_at(&self, meta: &SnapshotMeta) -> Result<Snapshot, SnapshotError> {
+        match self.open()? {
+            Some((found, snapshot)) if found == *meta => Ok(snapshot),
+            _ => Err(SnapshotError::Damaged(format!("none at {:?} for group {}", meta.last_log_id, self.group))),
+        }
     }
 }
 
@@ -118,33 +131,26 @@ impl Shelf {
     }
 
     /// Writes a snapshot unless a newer one is there, and returns the newest. Blocks.
-    fn put(&self, meta: SnapshotMeta, image: &Image) -> Result<SnapshotMeta, SnapshotError> {
+    fn put(&self, meta: SnapshotMeta, image: &Image, pace: &Pace) -> Result<SnapshotMeta, SnapshotError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         match self.current() {
             Some(current) if current.last_log_id >= meta.last_log_id => Ok(current),
             _ => {
-                image.write(&meta, self)?;
+                image.write(&meta, self, pace)?;
                 self.set_current(Some(meta.clone()))?;
                 Ok(meta)
             }
         }
     }
 
-    /// Takes over a snapshot that stands elsewhere, such as one that a leader sent, and returns it opened. Blocks.
-    pub(crate) fn adopt(&self, meta: &SnapshotMeta, from: &SnapshotFile) -> Result<Snapshot, SnapshotError> {
+    /// Takes over a snapshot that stands elsewhere, such as one that a leader sent. Its content must have been read. Blocks.
+    pub(crate) fn adopt(&self, meta: SnapshotMeta, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = || SnapshotError::Damaged(format!("none at {:?} for group {}", meta.last_log_id, self.group));
-        let (found, snapshot) = from.open()?.ok_or_else(missing)?;
-        if found != *meta {
-            return Err(missing());
+        if self.current().as_ref() != Some(&meta) {
+            self.store.copy(self.group, snapshot)?;
+            self.set_current(Some(meta))?;
         }
-        if self.current().as_ref() != Some(meta) {
-            let index = meta.last_log_id.map_or(0, |id| id.index);
-            let mut blocks = snapshot.blocks().map(<[u8]>::to_vec);
-            self.store.write(self.group, index, snapshot.head(), snapshot.meta(), &mut blocks)?;
-            self.set_current(Some(found))?;
-        }
-        Ok(snapshot)
+        Ok(())
     }
 }
 
@@ -154,6 +160,7 @@ pub(crate) struct Workbench {
     place: Arc<Semaphore>,
     freed: Arc<Notify>,
     meter: Arc<SnapshotMeter>,
+    pace: Arc<Pace>,
 }
 
 /// The place, taken; given back when dropped.
@@ -163,9 +170,19 @@ pub(crate) struct Place {
 }
 
 impl Workbench {
-    /// A free place.
-    pub(crate) fn new() -> Self {
-        Self { place: Arc::new(Semaphore::new(1)), freed: Arc::new(Notify::new()), meter: Arc::default() }
+    /// A free place, where this pace is kept.
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self {
+            place: Arc::new(Semaphore::new(1)),
+            freed: Arc::new(Notify::new()),
+            meter: Arc::default(),
+            pace: Arc::new(pace),
+        }
+    }
+
+    /// The pace that is kept.
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     /// Takes the place, or `None` if it is taken.
@@ -189,8 +206,9 @@ impl Workbench {
         Arc::clone(&self.meter)
     }
 
-    /// Waits until the place is free, and gives it to nobody any more.
+    /// Waits until the place is free, and gives it to nobody any more. Whoever has it may hurry.
     pub(crate) async fn close(&self) {
+        self.pace.lift();
         if let Ok(permit) = self.place.acquire().await {
             permit.forget();
             self.place.close();
@@ -218,6 +236,7 @@ pub(crate) struct Builder {
     /// `None` if openraft insisted while another snapshot was being written.
     pub(crate) place: Option<Place>,
     pub(crate) meter: Arc<SnapshotMeter>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) failure: Failure,
 }
 
@@ -226,9 +245,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let image = self.image.take().ok_or_else(|| io::Error::other("this snapshot was built already"))?;
-        let (shelf, meta) = (Arc::clone(&self.shelf), self.meta.clone());
         let begun = Instant::now();
-        let written = tokio::task::spawn_blocking(move || shelf.put(meta, &image)).await;
+        let (shelf, meta, pace) = (Arc::clone(&self.shelf), self.meta.clone(), Arc::clone(&self.pace));
+        let written = tokio::task::spawn_blocking(move || shelf.put(meta, &image, &pace)).await;
         // Given back only now that the image, which holds pages of the shard, is gone too.
         drop(self.place.take());
         let group = self.shelf.group;

@@ -1,8 +1,10 @@
 //! openraft's own suite for stores, over a real log and snapshots on a fake disk, and what the suite cannot see.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
+use std::num::NonZeroUsize;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tokio::sync::Notify;
 
 use super::log_store::LogStore;
 use super::machine::{CatalogMachine, Machine, State, Surroundings};
+use super::pace::Pace;
 use super::snapshot::{self, Shelf, SnapshotFile, Workbench};
 use super::types::{
     Command, Entry, LeaderId, LogId, Membership, RaftSnapshot, ReplicaNode, SnapshotMeta, StoredMembership, TypeConfig,
@@ -71,7 +74,8 @@ impl Stores {
         let options = LogOptions { segment_bytes, cache_bytes: 1 << 20 };
         let log = Log::open(Arc::new(disk.clone()), Path::new("log"), options, Box::new(|_| {})).unwrap();
         let snapshots = SnapshotStore::open(Arc::new(disk.clone()), Path::new("snapshots")).unwrap();
-        let around = Surroundings { workbench: Workbench::new(), failure: Failure::new() };
+        let (workbench, threads) = (Workbench::new(Pace::new(0)), NonZeroUsize::MIN);
+        let around = Surroundings { workbench, failure: Failure::new(), threads };
         let machine = Machine::open(GROUP, kind.state(), Shelf::new(snapshots, GROUP), around.clone()).unwrap();
         Self { disk, store: LogStore::new(log.group(GROUP)), log, machine, around }
     }
@@ -386,6 +390,27 @@ async fn an_installed_snapshot_is_on_disk() {
     follower.machine.install_snapshot(&sent.meta, sent.snapshot).await.unwrap();
     assert_eq!(follower.machine.applied(), Some(log_id(1)));
     assert_eq!(Stores::open(follower.disk.power_cut(0), Kind::Shard).machine.applied(), Some(log_id(1)));
+}
+
+/// Neither a damaged file nor one whose content is no state, though every checksum is right.
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_read_replaces_nothing() {
+    for kind in [Kind::Shard, Kind::Catalog] {
+        let mut leader = Stores::new(kind);
+        let mut follower = Stores::new(kind);
+        follower.apply([member(0)]).await.unwrap();
+        let mine = follower.machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+        leader.apply([member(0), blank(1)]).await.unwrap();
+        let sent = leader.machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+        let store = SnapshotStore::open(Arc::new(leader.disk.clone()), Path::new("snapshots")).unwrap();
+        let head = store.load(GROUP).unwrap().unwrap().head().to_vec();
+        store.write(GROUP, 1, &head, b"no state", std::iter::once(Cow::Borrowed(&b"no state"[..]))).unwrap();
+        follower.machine.install_snapshot(&sent.meta, sent.snapshot).await.unwrap_err();
+        let reason = follower.around.failure.reason().unwrap();
+        assert!(reason.starts_with("group 1 cannot install a snapshot"), "{reason}");
+        assert_eq!(follower.machine.get_current_snapshot().await.unwrap().unwrap().meta, mine.meta);
+        assert_eq!(Stores::open(follower.disk.power_cut(0), kind).machine.applied(), Some(log_id(0)));
+    }
 }
 
 #[tokio::test]

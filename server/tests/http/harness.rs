@@ -55,6 +55,7 @@ impl Harness {
             data_dir: dir.to_owned(),
             bootstrap: Box::new(move || Bootstrap { settings, root }),
             snapshot_log_bytes: 1 << 20,
+            snapshot_bytes_per_second: 0,
             max_inflight_bytes: 64 << 20,
             max_memory_bytes: 1 << 30,
         };

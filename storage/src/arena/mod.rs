@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "the writer reads and writes the memory of segments in place")]
 
 pub(crate) mod cleaning;
+pub(crate) mod image;
 pub(crate) mod location;
 pub(crate) mod segment;
 
@@ -65,19 +66,16 @@ struct Owned {
     used: usize,
     /// Bytes of live records with their padding.
     live: usize,
-    /// Where the records of a collection begin, in order; they reach to where those of the next begin.
-    owners: Vec<(usize, CollectionId)>,
+    /// Shared with frozen arenas.
+    owners: Arc<Owners>,
     /// The arena's clears when the segment was opened: what was appended since has no absent group of earlier ones.
     clears: u64,
     /// The arena's freezes when the segment was opened.
     freezes: u64,
 }
 
-/// The segments of an arena at one time, kept alive.
-pub(crate) struct FrozenArena {
-    segments: Vec<Option<Arc<Segment>>>,
-    _kept: Arc<()>,
-}
+/// Where the records of a collection begin in a segment, in order; they reach to where those of the next begin.
+pub(crate) type Owners = Vec<(usize, CollectionId)>;
 
 /// The space a record takes.
 pub(crate) fn padded(len: usize) -> usize {
@@ -126,7 +124,7 @@ impl Arena {
         open.used += space;
         open.live += space;
         if open.owners.last().is_none_or(|(_, last)| *last != owner) {
-            open.owners.push((offset, owner));
+            Arc::make_mut(&mut open.owners).push((offset, owner));
         }
         self.used += space as u64;
         self.live += space as u64;
@@ -139,8 +137,17 @@ impl Arena {
         let Some(owned) = owned.filter(|owned| location.offset() < owned.used) else {
             unreachable!("the location of a live record leads into a segment in use");
         };
-        // SAFETY: locations are made by `append` alone, after the record was written; `live` keeps the segment.
+        // SAFETY: locations are made by `append`, after the record was written, or read from a snapshot and found to lead
+        // to a record of it; `live` keeps the segment.
         unsafe { owned.segment.record(location.offset()) }
+    }
+
+    /// The collection that a record in a segment in use was appended for.
+    pub(crate) fn owner(&self, location: Location) -> CollectionId {
+        let owners = self.segments.get(location.segment() as usize).and_then(Option::as_ref).map(|owned| &owned.owners);
+        let owner = owners.and_then(|owners| owners.iter().rev().find(|(from, _)| *from <= location.offset()));
+        let Some((_, owner)) = owner else { unreachable!("each record of a segment belongs to a collection") };
+        *owner
     }
 
     /// Counts a record as dead. The table must not point to it any more.
@@ -164,15 +171,6 @@ impl Arena {
         space
     }
 
-    /// Keeps all segments of now.
-    pub(crate) fn freeze(&mut self) -> FrozenArena {
-        self.freezes += 1;
-        // What is being cleaned is held from now on.
-        self.cursor = None;
-        let segments = self.segments.iter().map(|s| s.as_ref().map(|owned| owned.segment.clone()));
-        FrozenArena { segments: segments.collect(), _kept: self.frozen.clone() }
-    }
-
     fn owned(&mut self, id: u32) -> &mut Owned {
         let Some(owned) = &mut self.segments[id as usize] else { unreachable!("a segment in use has memory") };
         owned
@@ -190,7 +188,7 @@ impl Arena {
         assert!(id <= MAX_SEGMENT, "an arena holds 2^30 segments at most");
         self.directory.publish(id, &segment);
         let (clears, freezes) = (self.clears, self.freezes);
-        self.segments[id as usize] = Some(Owned { segment, used: 0, live: 0, owners: Vec::new(), clears, freezes });
+        self.segments[id as usize] = Some(Owned { segment, used: 0, live: 0, owners: Arc::default(), clears, freezes });
         self.open = id;
         if self.segments[sealed as usize].as_ref().is_some_and(|owned| owned.live == 0) {
             self.retire(sealed);
@@ -226,23 +224,9 @@ impl Drop for Arena {
     }
 }
 
-impl FrozenArena {
-    /// The record at a location.
-    ///
-    /// # Safety
-    /// The location was live when the arena was frozen.
-    pub(crate) unsafe fn record(&self, location: Location) -> &[u8] {
-        let Some(segment) = self.segments.get(location.segment() as usize).and_then(Option::as_ref) else {
-            unreachable!("a location that was live at the freeze leads into a segment that was kept");
-        };
-        // SAFETY: by the contract a record stands there, written before the freeze.
-        unsafe { segment.record(location.offset()) }
-    }
-}
-
 #[cfg(test)]
 #[cfg(not(loom))]
-mod tests {
+pub(crate) mod tests {
     use std::time::{Duration, Instant};
 
     use larder_types::limits::MAX_RECORD_BYTES;
@@ -250,10 +234,10 @@ mod tests {
     use super::*;
     use crate::record::row::RowWriter;
 
-    const OWNER: CollectionId = CollectionId(1);
+    pub(crate) const OWNER: CollectionId = CollectionId(1);
 
     /// A record of this many bytes.
-    fn record(len: usize, version: u64) -> Vec<u8> {
+    pub(crate) fn record(len: usize, version: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         let key = vec![b'k'; (len - 5).min(1000)];
         RowWriter::new(&key, version, &mut bytes).finish().unwrap();
@@ -341,22 +325,5 @@ mod tests {
             crossbeam_epoch::pin().flush();
             assert!(Instant::now() < deadline, "the id of a retired segment was never used again");
         }
-    }
-
-    #[test]
-    fn a_frozen_arena_keeps_what_is_released() {
-        let mut arena = Arena::new();
-        let large = record(MAX_RECORD_BYTES, 1);
-        let kept = arena.append(OWNER, &large);
-        let frozen = arena.freeze();
-        arena.release(kept);
-        (0..40).for_each(|version| {
-            let location = arena.append(OWNER, &record(MAX_RECORD_BYTES, version));
-            arena.release(location);
-            crossbeam_epoch::pin().flush();
-        });
-        drop(arena);
-        // SAFETY: the record was live at the freeze.
-        assert_eq!(unsafe { frozen.record(kept) }, large);
     }
 }

@@ -58,6 +58,16 @@ impl Segment {
         }
     }
 
+    /// The first bytes.
+    ///
+    /// # Safety
+    /// All of them were written, that happened before this call, and they are not written again.
+    pub(crate) unsafe fn first(&self, len: usize) -> &[u8] {
+        assert!(len <= SEGMENT_BYTES, "a segment ends");
+        // SAFETY: the bytes lie inside the block, and by the contract they were written and do not change.
+        unsafe { std::slice::from_raw_parts(self.base(), len) }
+    }
+
     /// The record at this offset.
     ///
     /// # Safety

@@ -48,6 +48,12 @@ impl<'a> Cursor<'a> {
         Ok(u32::from_le_bytes(*head))
     }
 
+    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
+        let (head, rest) = self.rest.split_first_chunk().ok_or(Malformed("the bytes end too early"))?;
+        self.rest = rest;
+        Ok(u64::from_le_bytes(*head))
+    }
+
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
         let first = self.u8()?;
         if first < 0x80 {

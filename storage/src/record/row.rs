@@ -61,7 +61,8 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    /// Splits bytes that may be anything, checking lengths only, and those of key and record alone.
+    pub(crate) fn split(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
         let header = cursor.u32()?;
         if (header & LENGTH_MASK) as usize != bytes.len() {
@@ -75,13 +76,13 @@ impl<'a> Row<'a> {
     /// Splits a record that has passed [`Row::check`].
     #[allow(clippy::expect_used, reason = "only records that were checked are kept")]
     pub(crate) fn of_checked(bytes: &'a [u8]) -> Self {
-        Self::read(bytes).expect("a record that was checked can be split")
+        Self::split(bytes).expect("a record that was checked can be split")
     }
 
     /// Splits bytes that may be anything and checks that they are what [`RowWriter`] writes, and that every interned text
     /// is in these pools.
     pub(crate) fn check(bytes: &'a [u8], pools: &Pools) -> Result<Self, Malformed> {
-        let row = Self::read(bytes)?;
+        let row = Self::split(bytes)?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Malformed("a record exceeds the largest size"));
         }

@@ -8,6 +8,7 @@ use larder_types::key::Key;
 use larder_types::value::Value;
 
 use super::reference::names;
+use super::restore_tests::restore;
 use super::{Shard, ShardMemory, ShardOptions};
 use crate::command::{PatchEncoder, PatchOrigin, clear_sync, drop_collection, fence};
 
@@ -172,8 +173,7 @@ fn what_a_clear_has_made_absent_is_given_back_after_a_restart_too() {
     rig.fill(1, 2500);
     rig.apply(&clear_sync(COLLECTION, SyncSlot(1)));
     let frozen = rig.shard.freeze();
-    let blocks: Vec<_> = frozen.blocks().collect();
-    rig.shard.restore(&frozen.meta(), &mut blocks.iter().map(Vec::as_slice)).unwrap();
+    restore(&mut rig.shard, &frozen);
     drop(frozen);
     assert!(rig.shard.state.arena.stale() > RECORDS * 2000);
     rig.assert_compact("after a restart");

@@ -7,6 +7,7 @@ use larder_types::key::Key;
 use larder_types::value::Value;
 
 use super::reference::names;
+use super::restore_tests::restore;
 use super::{CollectionStats, FrozenShard, Shard, ShardOptions};
 use crate::command::{Outcome, PatchEncoder, PatchOrigin, Patched, clear_sync, drop_collection, fence};
 use crate::record::RecordCopy;
@@ -84,8 +85,7 @@ fn json(copy: &RecordCopy) -> String {
 
 fn restored(frozen: &FrozenShard) -> Shard {
     let mut shard = Shard::new(OPTIONS);
-    let blocks: Vec<_> = frozen.blocks().collect();
-    shard.restore(&frozen.meta(), &mut blocks.iter().map(Vec::as_slice)).unwrap();
+    restore(&mut shard, frozen);
     shard
 }
 

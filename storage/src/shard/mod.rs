@@ -19,6 +19,7 @@ mod frozen;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod intern_tests;
+mod loading;
 mod meta;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -29,15 +30,20 @@ mod records;
 #[cfg(not(loom))]
 mod reference;
 mod restore;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod restore_tests;
 mod runs;
 mod state;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod stress_tests;
+mod tally;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use larder_types::ids::{ShardId, SyncSlot};
@@ -48,7 +54,9 @@ use self::reader::Shared;
 use self::state::State;
 use crate::command::Outcome;
 use crate::command::decode::decode;
+use crate::record::cursor::Malformed;
 pub use crate::record::{GroupInfo, RecordView};
+use crate::snapshot::{Snapshot, SnapshotError};
 
 /// What distinguishes one shard from another.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +81,15 @@ pub enum ShardError {
     /// A snapshot's content breaks the format.
     #[error("the snapshot cannot be decoded: {0}")]
     Snapshot(&'static str),
+    /// A snapshot's file is damaged.
+    #[error(transparent)]
+    File(#[from] SnapshotError),
+}
+
+impl From<Malformed> for ShardError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Snapshot(malformed.0)
+    }
 }
 
 /// Numbers of one collection in one shard.
@@ -119,6 +136,9 @@ pub struct ShardMemory {
     /// records' bytes and a sixth, and a few segments.
     pub arena_bytes: u64,
 }
+
+/// A state that was read from a snapshot and is nobody's yet.
+pub struct RestoredShard(State);
 
 /// The writer's side of a shard.
 pub struct Shard {
@@ -169,16 +189,19 @@ impl Shard {
         FrozenShard::of(&mut self.state)
     }
 
-    /// Replaces the whole state by a snapshot's. Readers see the old state until the new one is complete.
+    /// Reads a snapshot's state on so many threads, to be put in the place of the present one by [`Shard::install`].
     ///
     /// # Errors
-    /// When the content breaks the format; the state is then as before.
-    pub fn restore(&mut self, meta: &[u8], blocks: &mut dyn Iterator<Item = &[u8]>) -> Result<(), ShardError> {
-        let state = restore::restore(self.options.hash_seed, meta, blocks).map_err(|e| ShardError::Snapshot(e.0))?;
-        self.shared.show(state.view());
+    /// When the file is damaged or the content breaks the format.
+    pub fn read(&self, snapshot: &Snapshot, threads: NonZeroUsize) -> Result<RestoredShard, ShardError> {
+        restore::restore(self.options.hash_seed, snapshot, threads.get()).map(RestoredShard)
+    }
+
+    /// Replaces the whole state by one that was read. Readers see the old state until then.
+    pub fn install(&mut self, restored: RestoredShard) {
+        self.shared.show(restored.0.view());
         // The old state goes only now that no new reader can reach it.
-        self.state = state;
-        Ok(())
+        self.state = restored.0;
     }
 
     /// The collections of which this shard holds anything.

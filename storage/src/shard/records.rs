@@ -216,11 +216,13 @@ impl Records<'_> {
     /// Adds the record in `scratch`, whose key the table does not hold.
     pub(crate) fn insert(&mut self, hash: KeyHash) -> Result<(), Full> {
         let location = self.arena.append(self.id, &self.scratch.record);
+        self.enter(hash, location).inspect_err(|_| self.arena.release(location))
+    }
+
+    /// Adds a record that stands in the arena, whose key the table does not hold.
+    pub(crate) fn enter(&mut self, hash: KeyHash, location: Location) -> Result<(), Full> {
         let (arena, seed) = (&*self.arena, self.seed);
-        if let Err(full) = self.table.insert(hash, location, |all| hashes_of(arena, seed, all)) {
-            self.arena.release(location);
-            return Err(full);
-        }
+        self.table.insert(hash, location, |all| hashes_of(arena, seed, all))?;
         self.recount(None, Some(location));
         Ok(())
     }

@@ -38,9 +38,9 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
-    /// An empty collection with this memory of clears, runs and texts.
-    pub(crate) fn new(clears: Clears, runs: BTreeMap<SyncSlot, Run>, interner: Interner) -> Self {
-        let collection = Self { table: TableWriter::new(clears), runs, interner };
+    /// A collection with this table and memory of runs and texts.
+    pub(crate) fn new(table: TableWriter, runs: BTreeMap<SyncSlot, Run>, interner: Interner) -> Self {
+        let collection = Self { table, runs, interner };
         collection.measure_rest();
         collection
     }
@@ -81,6 +81,10 @@ impl State {
             applied: self.applied.clone(),
             bytes: self.bytes.clone(),
         }
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub(crate) fn applied(&self) -> u64 {
@@ -185,7 +189,8 @@ impl State {
 
     /// What is remembered of a sync; the collection is made known if need be.
     fn run(&mut self, collection: CollectionId, slot: SyncSlot, shared: &Shared) -> &mut Run {
-        let new = || Collection::new(Clears::default(), BTreeMap::new(), Interner::new(self.seed));
+        let table = || TableWriter::new(Clears::default());
+        let new = || Collection::new(table(), BTreeMap::new(), Interner::new(self.seed));
         if let Entry::Vacant(vacant) = self.collections.entry(collection) {
             vacant.insert(new());
             shared.show(self.view());

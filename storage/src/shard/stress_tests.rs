@@ -11,6 +11,7 @@ use larder_types::patch::ExitMode;
 use larder_types::value::Value;
 
 use super::reference::names;
+use super::restore_tests::restore;
 use super::{Shard, ShardOptions, ShardReader};
 use crate::command::{PatchEncoder, PatchOrigin, clear_sync, fence, sweep};
 
@@ -85,8 +86,7 @@ impl Writer {
 
     fn restart(&mut self) {
         let frozen = self.shard.freeze();
-        let blocks: Vec<_> = frozen.blocks().collect();
-        self.shard.restore(&frozen.meta(), &mut blocks.iter().map(Vec::as_slice)).unwrap();
+        restore(&mut self.shard, &frozen);
     }
 }
 

@@ -7,11 +7,10 @@ use larder_types::limits::MAX_RECORD_BYTES;
 use larder_types::patch::ExitMode;
 use larder_types::value::Value;
 
-use super::meta::Meta;
 use super::reference::names;
+use super::restore_tests::restore;
 use super::*;
 use crate::command::{PatchEncoder, PatchOrigin, Patched, clear_sync, drop_collection, fence, sweep};
-use crate::record::intern::FrozenTexts;
 
 const SEED: u64 = 3;
 const COLLECTION: CollectionId = CollectionId(1);
@@ -140,9 +139,7 @@ fn other_patches_under_a_used_batch_number_are_refused() {
     assert_eq!(shard.apply(2, &upsert(origin(1, 0), &["b"], 1)).unwrap(), Outcome::OtherBody);
     assert_eq!(get(&shard, "b"), None);
     let mut restored = self::shard();
-    let frozen = shard.freeze();
-    let blocks: Vec<_> = frozen.blocks().collect();
-    restored.restore(&frozen.meta(), &mut blocks.iter().map(Vec::as_slice)).unwrap();
+    restore(&mut restored, &shard.freeze());
     let later = PatchOrigin { at: 7 * SECOND, ..origin(1, 0) };
     assert_eq!(restored.apply(3, &upsert(later, &["a"], 2)).unwrap(), Outcome::OtherBody);
     assert_eq!(restored.apply(4, &upsert(later, &["a"], 1)).unwrap(), patched(1, 0, 0, 0));
@@ -275,7 +272,6 @@ fn a_dropped_collection_leaves_nothing() {
     assert_eq!(shard.apply(3, &drop_collection(COLLECTION)).unwrap(), Outcome::Done);
     assert_eq!((get(&shard, "a"), shard.collections()), (None, vec![]));
     assert_eq!(shard.reader().stats(COLLECTION), CollectionStats::default());
-    assert_eq!(shard.freeze().blocks().count(), 0);
     shard.apply(4, &fence(COLLECTION, SLOT, Generation(0))).unwrap();
     assert_eq!(shard.apply(5, &upsert(origin(1, 0), &["a"], 1)).unwrap(), patched(1, 0, 0, 0));
 }
@@ -298,122 +294,4 @@ fn the_applied_index_follows_every_entry() {
     assert_eq!(reader.applied(), 4);
     shard.advance(5);
     assert_eq!((reader.applied(), shard.freeze().applied()), (5, 5));
-}
-
-/// A shard with two collections, one of them with a pool, and what its snapshot holds.
-fn snapshot() -> (Vec<u8>, Vec<Vec<u8>>) {
-    let mut shard = shard();
-    shard.apply(1, &upsert(origin(1, 0), &["a", "b", "c"], 1)).unwrap();
-    shard.apply(2, &clear_sync(COLLECTION, SLOT)).unwrap();
-    shard.apply(2, &fence(CollectionId(2), SLOT, Generation(0))).unwrap();
-    let texts = batch(PatchOrigin { collection: CollectionId(2), ..origin(1, 0) }, |encoder| {
-        for number in 0..1025 {
-            let text = Value::String(["free", "team"][number % 2].into());
-            encoder.upsert(&Key::new("a").unwrap(), &[(FieldId(0), Value::Int(9)), (FieldId(5), text)]);
-        }
-    });
-    shard.apply(3, &texts[0]).unwrap();
-    let frozen = shard.freeze();
-    (frozen.meta(), frozen.blocks().collect())
-}
-
-/// What restoring says, into a shard that must stay as it was if it fails.
-fn restored(meta: &[u8], blocks: &[Vec<u8>]) -> Result<(), String> {
-    let mut shard = shard();
-    shard.apply(1, &upsert(origin(1, 0), &["before"], 1)).unwrap();
-    let result = shard.restore(meta, &mut blocks.iter().map(Vec::as_slice));
-    assert_eq!(get(&shard, "before").is_some(), result.is_err());
-    result.map_err(|error| error.to_string())
-}
-
-#[test]
-fn snapshots_that_contradict_themselves_are_refused() {
-    let (meta, blocks) = snapshot();
-    assert_eq!(restored(&meta, &blocks), Ok(()));
-    let refused = |meta: &[u8], blocks: &[Vec<u8>]| {
-        let message = restored(meta, blocks).unwrap_err();
-        message.strip_prefix("the snapshot cannot be decoded: ").unwrap().to_owned()
-    };
-    assert_eq!(refused(&meta, &[]), "it has fewer records than it says");
-    assert_eq!(refused(&meta, &[&blocks[..], &blocks[..]].concat()), "it has more records than it says");
-    assert_eq!(refused(&meta, &[blocks[0][..30].to_vec()]), "a block ends within a record");
-    let first = blocks[0][..24].to_vec();
-    let twice = [&first[..], &first, &first, &first].concat();
-    assert_eq!(refused(&meta, &[twice]), "a record comes twice");
-    let decoded = Meta::decode(&meta).unwrap();
-    let earlier = Meta { applied: 0, ..decoded.clone() };
-    assert_eq!(refused(&earlier.encode(), &blocks), "a record is newer than the snapshot");
-    let mut without_texts = decoded;
-    without_texts.collections[1].texts = FrozenTexts::default();
-    assert_eq!(refused(&without_texts.encode(), &blocks), "an interned text is not in its field's pool");
-    assert_eq!(refused(&[3], &blocks), "the version of its header is unknown");
-    assert_eq!(refused(&[&meta[..], &[0]].concat(), &blocks), "its header is longer than its content");
-}
-
-#[test]
-fn no_cut_and_no_flipped_bit_of_a_snapshot_makes_restoring_panic() {
-    let (meta, blocks) = snapshot();
-    let block = &blocks[0];
-    for len in 0..meta.len() {
-        let result = restore::restore(SEED, &meta[..len], &mut [&block[..]].into_iter());
-        assert!(result.is_err(), "a header cut to {len} bytes was accepted");
-    }
-    for len in 0..block.len() {
-        let result = restore::restore(SEED, &meta, &mut [&block[..len]].into_iter());
-        assert!(result.is_err(), "a block cut to {len} bytes was accepted");
-    }
-    let flipped = |bytes: &[u8], bit: usize| {
-        let mut bytes = bytes.to_vec();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        bytes
-    };
-    for bit in 0..meta.len() * 8 {
-        let _ = restore::restore(SEED, &flipped(&meta, bit), &mut [&block[..]].into_iter());
-    }
-    for bit in 0..block.len() * 8 {
-        let _ = restore::restore(SEED, &meta, &mut [&flipped(block, bit)[..]].into_iter());
-    }
-}
-
-/// The format of a snapshot's header. If this fails, old snapshots can no longer be read.
-#[test]
-#[rustfmt::skip]
-fn the_bytes_of_a_snapshots_header_are_fixed() {
-    let (meta, _) = snapshot();
-    let hex: String = meta.iter().map(|byte| format!("{byte:02x}")).collect();
-    let expected = concat!(
-        "02",
-        "03",
-        "02", // version, applied index, two collections
-        "01",
-        "03",
-        "01",
-        "00",
-        "01",
-        "02", // the first: three records, slot 0 cleared once, at 2
-        "01",
-        "00",
-        "01",
-        "01",
-        "00",
-        "01",
-        "8980dac5c0e0bda823", // one run of slot 0: generation 1, batch 0, one part with these patches
-        "0300000000", // which have added three records
-        "00", // no texts
-        "02",
-        "01",
-        "00",
-        "01",
-        "00",
-        "01",
-        "01",
-        "00",
-        "01",
-        "db91a7e9e5abbd9cae01",
-        "018008000000", // the second, whose patches have added one record and changed it 1024 times
-        "0105020204", // texts of one field, the fifth: a pool of two
-        "7465616d",
-        "0466726565",
-    );
-    assert_eq!(hex, expected);
 }

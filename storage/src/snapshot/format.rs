@@ -1,5 +1,7 @@
 //! The bytes of a snapshot file. Pure encoding and verification.
 //!
+//! What the blobs and blocks of a shard's snapshot hold stands in `shard::meta`.
+//!
 //! All numbers are little-endian; all checksums are CRC32C. Everything starts at a multiple of 4096 bytes, and the gaps
 //! are zeros; every byte, zeros included, is under a checksum.
 //!
@@ -12,7 +14,7 @@
 //! | header | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 8 | magic `LARDRSNP` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 2 | group |
 //! | 14 | 2 | zeros |
 //! | 16 | 8 | index |
@@ -56,10 +58,26 @@ pub(super) const BLOCK_ENTRY_BYTES: usize = 8;
 
 const MAGIC: &[u8; 8] = b"LARDRSNP";
 const END_MAGIC: &[u8; 8] = b"LARDREND";
-const VERSION: u32 = 1;
+/// The format version that this program reads and writes.
+pub(super) const VERSION: u32 = 2;
 
 /// An offset, and what is wrong there.
 pub(super) type Damage = (u64, &'static str);
+
+/// Why a file cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is not what was written.
+    Damage(Damage),
+    /// It is of another format version, this one.
+    Version(u32),
+}
+
+impl From<Damage> for Refusal {
+    fn from(damage: Damage) -> Self {
+        Self::Damage(damage)
+    }
+}
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,14 +88,22 @@ pub(super) struct Header {
     meta_bytes: u64,
 }
 
-/// Where everything is in a verified file.
+/// Where everything is in a file whose front and footer were verified.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) group: GroupId,
     pub(super) index: u64,
     pub(super) head: Range<usize>,
     pub(super) meta: Range<usize>,
-    pub(super) blocks: Vec<Range<usize>>,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// Where a block is, within the file, and what it must sum up to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    at: usize,
+    length: usize,
+    crc: u32,
 }
 
 /// A trailer.
@@ -126,13 +152,32 @@ impl Trailer {
     }
 }
 
-/// Checks every byte of a file.
+impl Block {
+    /// The block's bytes, after checking them and the zeros behind them.
+    ///
+    /// # Errors
+    /// If they are not what was written.
+    pub(super) fn verify<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], Damage> {
+        let padded = &file[self.at..self.at + self.length.next_multiple_of(ALIGNMENT)];
+        if crc32c::crc32c(padded) != self.crc {
+            return Err((self.at as u64, "the checksum of the block is wrong"));
+        }
+        Ok(&padded[..self.length])
+    }
+}
+
+/// Checks every byte of a file but those of its blocks, see [`Block::verify`].
 ///
 /// # Errors
 /// The first place where it is not what was written.
-pub(super) fn verify(bytes: &[u8]) -> Result<Layout, Damage> {
+pub(super) fn verify(bytes: &[u8]) -> Result<Layout, Refusal> {
     let (group, index, head, meta, front_end) = verify_front(bytes)?;
     let (table_at, trailer_at) = verify_footer(bytes)?;
+    let blocks = place_blocks(bytes, front_end, table_at, trailer_at)?;
+    Ok(Layout { group, index, head, meta, blocks })
+}
+
+fn place_blocks(bytes: &[u8], front_end: usize, table_at: usize, trailer_at: usize) -> Result<Vec<Block>, Damage> {
     let mut blocks = Vec::with_capacity((trailer_at - table_at) / BLOCK_ENTRY_BYTES);
     let mut at = front_end;
     let (entries, _) = bytes[table_at..trailer_at].as_chunks::<BLOCK_ENTRY_BYTES>();
@@ -142,22 +187,27 @@ pub(super) fn verify(bytes: &[u8]) -> Result<Layout, Damage> {
         if length == 0 || length > MAX_BLOCK_BYTES || end > table_at {
             return Err((at as u64, "the footer has a block that cannot be"));
         }
-        if crc32c::crc32c(&bytes[at..end]) != u32_at(entry, 4) {
-            return Err((at as u64, "the checksum of the block is wrong"));
-        }
-        blocks.push(at..at + length);
+        blocks.push(Block { at, length, crc: u32_at(entry, 4) });
         at = end;
     }
     if at != table_at {
         return Err((at as u64, "the footer does not follow the last block"));
     }
-    Ok(Layout { group, index, head, meta, blocks })
+    Ok(blocks)
 }
 
 /// Group, index, head, meta, and where the front ends.
 type Front = (GroupId, u64, Range<usize>, Range<usize>, usize);
 
-fn verify_front(bytes: &[u8]) -> Result<Front, Damage> {
+fn verify_front(bytes: &[u8]) -> Result<Front, Refusal> {
+    let header = verify_header(bytes)?;
+    match u32_at(header, 8) {
+        VERSION => Ok(verify_blobs(bytes, header)?),
+        other => Err(Refusal::Version(other)),
+    }
+}
+
+fn verify_header(bytes: &[u8]) -> Result<&[u8; HEADER_BYTES], Damage> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
         return Err((bytes.len() as u64, "the file ends within its header"));
     };
@@ -167,9 +217,10 @@ fn verify_front(bytes: &[u8]) -> Result<Front, Damage> {
     if u32_at(header, 60) != crc32c::crc32c(&header[..60]) {
         return Err((0, "the checksum of the header is wrong"));
     }
-    if u32_at(header, 8) != VERSION {
-        return Err((8, "the format version is unknown to this program; a newer one has written it"));
-    }
+    Ok(header)
+}
+
+fn verify_blobs(bytes: &[u8], header: &[u8; HEADER_BYTES]) -> Result<Front, Damage> {
     let head_end = HEADER_BYTES.checked_add(usize_at(&header[24..32]));
     let meta_end = head_end.and_then(|end| end.checked_add(usize_at(&header[32..40])));
     let front_end = meta_end.and_then(|end| end.checked_next_multiple_of(ALIGNMENT));

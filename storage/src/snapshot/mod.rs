@@ -9,9 +9,11 @@
 //! Invariants:
 //! 1. A file has its final name only when all of it is on disk, and is never changed after that.
 //! 2. An older snapshot is removed only when a newer one of the group has its name on disk.
-//! 3. [`SnapshotStore::load`] returns only what has passed every checksum, padding included, and never looks past the
-//!    newest file.
+//! 3. Nothing is handed out that has not passed its checksum, padding included. The blocks are checked as they are taken,
+//!    so that a file is read from disk once, however large.
+//! 4. [`SnapshotStore::load`] never looks past the newest file.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -41,7 +43,13 @@ pub enum SnapshotError {
     /// The file is not what was written. Which file, where, and what to do, in a sentence.
     #[error("the snapshot is damaged: {0}")]
     Damaged(String),
+    /// Another version of the program has written the file. Which file, and what to do, in a sentence.
+    #[error("the snapshot is of another version: {0}")]
+    Version(String),
 }
+
+/// What a snapshot is written from, or why there is nothing more to be written.
+type Block<'a> = Result<Cow<'a, [u8]>, SnapshotError>;
 
 /// A directory with the snapshots of all groups of a node. One writer a group at a time.
 #[derive(Clone)]
@@ -50,13 +58,14 @@ pub struct SnapshotStore {
     dir: PathBuf,
 }
 
-/// A snapshot on disk whose every byte was checked. Stays readable when it is replaced by a newer one.
+/// A snapshot on disk. Stays readable when it is replaced by a newer one.
 pub struct Snapshot {
+    path: PathBuf,
     index: u64,
     bytes: FileBytes,
     head: Range<usize>,
     meta: Range<usize>,
-    blocks: Vec<Range<usize>>,
+    blocks: Vec<format::Block>,
 }
 
 impl SnapshotStore {
@@ -89,21 +98,40 @@ impl SnapshotStore {
     ///
     /// # Panics
     /// If a block is empty or longer than [`MAX_BLOCK_BYTES`].
-    pub fn write(
+    pub fn write<'a>(
         &self,
         group: GroupId,
         index: u64,
         head: &[u8],
         meta: &[u8],
-        blocks: &mut dyn Iterator<Item = Vec<u8>>,
+        blocks: impl Iterator<Item = Cow<'a, [u8]>>,
+    ) -> Result<(), SnapshotError> {
+        self.put(group, index, [head, meta], blocks.map(Ok))
+    }
+
+    /// Writes a snapshot of a group that stands elsewhere, as [`SnapshotStore::write`] would.
+    ///
+    /// # Errors
+    /// As there, and when the snapshot is damaged; older ones are then untouched too.
+    pub fn copy(&self, group: GroupId, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        let blocks = (0..snapshot.block_count()).map(|number| snapshot.block(number).map(Cow::Borrowed));
+        self.put(group, snapshot.index, [snapshot.head(), snapshot.meta()], blocks)
+    }
+
+    fn put<'a>(
+        &self,
+        group: GroupId,
+        index: u64,
+        blobs: [&[u8]; 2],
+        blocks: impl Iterator<Item = Block<'a>>,
     ) -> Result<(), SnapshotError> {
         let path = self.path(group, index);
         let partial = self.dir.join(name(group, index, PARTIAL));
-        let written = self.write_partial(&partial, format::Header::new(group, index, head, meta), head, meta, blocks);
-        if let Err(error) = written {
+        let header = format::Header::new(group, index, blobs[0], blobs[1]);
+        if let Err(error) = self.write_partial(&partial, header, blobs, blocks) {
             // Only to give the space back: opening the directory would remove it too.
             let _ = self.disk.remove(&partial);
-            return Err(error.into());
+            return Err(error);
         }
         self.disk.rename(&partial, &path)?;
         self.disk.sync_dir(&self.dir)?;
@@ -113,10 +141,10 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// The group's newest snapshot, verified, or `None` if it has none.
+    /// The group's newest snapshot, verified but for its blocks, or `None` if it has none.
     ///
     /// # Errors
-    /// When the disk fails or the file is damaged. A damaged snapshot is never skipped in silence, since the log
+    /// When the disk fails, or the file is damaged or of another version. A damaged snapshot is never skipped in silence, since the log
     /// before it may be gone.
     pub fn load(&self, group: GroupId) -> Result<Option<Snapshot>, SnapshotError> {
         loop {
@@ -124,7 +152,7 @@ impl SnapshotStore {
             let path = self.path(group, index);
             match self.disk.read(&path) {
                 Ok(bytes) => {
-                    return Snapshot::verify(bytes, group, index).map(Some).map_err(|what| damaged(&path, what));
+                    return Snapshot::verify(path, bytes, group, index).map(Some);
                 }
                 // A newer one has replaced it since we looked.
                 Err(error)
@@ -134,26 +162,25 @@ impl SnapshotStore {
         }
     }
 
-    fn write_partial(
+    fn write_partial<'a>(
         &self,
         partial: &Path,
         header: format::Header,
-        head: &[u8],
-        meta: &[u8],
-        blocks: &mut dyn Iterator<Item = Vec<u8>>,
-    ) -> io::Result<()> {
+        [head, meta]: [&[u8]; 2],
+        blocks: impl Iterator<Item = Block<'a>>,
+    ) -> Result<(), SnapshotError> {
         match self.disk.remove(partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
         let file = self.disk.create(partial)?;
         let mut writer = writer::Writer::new(&*file);
         writer.front(header, head, meta)?;
         for block in blocks {
-            writer.block(block)?;
+            writer.block(&block?)?;
         }
         writer.footer()?;
-        file.sync_data()
+        Ok(file.sync_data()?)
     }
 
     /// Bytes of the group's newest snapshot; 0 if it has none.
@@ -197,9 +224,21 @@ impl Snapshot {
         &self.bytes[self.meta.clone()]
     }
 
-    /// The blocks in order.
-    pub fn blocks(&self) -> impl Iterator<Item = &[u8]> {
-        self.blocks.iter().map(|range| &self.bytes[range.clone()])
+    /// The number of blocks.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// A block, which is checked now.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn block(&self, number: usize) -> Result<&[u8], SnapshotError> {
+        self.blocks[number].verify(&self.bytes).map_err(|damage| damaged(&self.path, damage))
     }
 
     /// Bytes of the file.
@@ -208,15 +247,25 @@ impl Snapshot {
         self.bytes.len() as u64
     }
 
-    /// # Errors
-    /// Where the bytes are not what was written, and how.
-    fn verify(bytes: FileBytes, group: GroupId, index: u64) -> Result<Self, format::Damage> {
-        let layout = format::verify(&bytes)?;
-        if (layout.group, layout.index) != (group, index) {
-            return Err((12, "the header is another snapshot's"));
-        }
+    fn verify(path: PathBuf, bytes: FileBytes, group: GroupId, index: u64) -> Result<Self, SnapshotError> {
+        let layout = match format::verify(&bytes) {
+            Ok(layout) if (layout.group, layout.index) == (group, index) => layout,
+            Ok(_) => return Err(damaged(&path, (12, "the header is another snapshot's"))),
+            Err(format::Refusal::Damage(damage)) => return Err(damaged(&path, damage)),
+            Err(format::Refusal::Version(version)) => return Err(of_version(&path, version)),
+        };
         let format::Layout { head, meta, blocks, .. } = layout;
-        Ok(Self { index, bytes, head, meta, blocks })
+        Ok(Self { path, index, bytes, head, meta, blocks })
+    }
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// A snapshot with this content, in memory.
+    pub(crate) fn of(meta: &[u8], blocks: &[Vec<u8>]) -> Self {
+        let store = SnapshotStore::open(Arc::new(crate::disk::FakeDisk::new()), Path::new("snapshots")).unwrap();
+        store.write(GroupId(1), 1, b"", meta, blocks.iter().map(|block| Cow::Borrowed(&block[..]))).unwrap();
+        store.load(GroupId(1)).unwrap().unwrap()
     }
 }
 
@@ -237,6 +286,15 @@ fn damaged(path: &Path, (offset, what): format::Damage) -> SnapshotError {
         "{} at offset {offset}: {what}. Do not remove the file: the log before it may be gone. Restore this replica \
          from its peers or from a copy of the whole directory.",
         path.display()
+    ))
+}
+
+fn of_version(path: &Path, version: u32) -> SnapshotError {
+    SnapshotError::Version(format!(
+        "{} is of format {version}, and this program reads and writes format {}. Start this data directory with the \
+         version that wrote it, or begin with an empty data directory and load the collections again.",
+        path.display(),
+        format::VERSION
     ))
 }
 

@@ -21,14 +21,24 @@ fn blocks(index: u64) -> Vec<Vec<u8>> {
 }
 
 fn write(store: &SnapshotStore, index: u64) -> Result<(), SnapshotError> {
-    store.write(GROUP, index, &index.to_le_bytes(), b"some words", &mut blocks(index).into_iter())
+    store.write(GROUP, index, &index.to_le_bytes(), b"some words", blocks(index).into_iter().map(Cow::Owned))
 }
 
 fn assert_is(snapshot: &Snapshot, index: u64) {
     assert_eq!(snapshot.index(), index);
     assert_eq!(snapshot.head(), index.to_le_bytes());
     assert_eq!(snapshot.meta(), b"some words");
-    assert_eq!(snapshot.blocks().collect::<Vec<_>>(), blocks(index));
+    assert_eq!(all_blocks(snapshot).unwrap(), blocks(index));
+}
+
+fn all_blocks(snapshot: &Snapshot) -> Result<Vec<&[u8]>, SnapshotError> {
+    (0..snapshot.block_count()).map(|number| snapshot.block(number)).collect()
+}
+
+/// Reads all of the group's snapshot.
+fn read_all(disk: &FakeDisk) -> Result<(), SnapshotError> {
+    let snapshot = store(disk).load(GROUP)?.unwrap();
+    all_blocks(&snapshot).map(|_| ())
 }
 
 #[test]
@@ -49,9 +59,9 @@ fn a_snapshot_is_read_as_it_was_written_and_replaces_older_ones() {
 fn an_empty_snapshot_is_a_snapshot() {
     let disk = FakeDisk::new();
     let store = store(&disk);
-    store.write(GROUP, 0, b"", b"", &mut std::iter::empty()).unwrap();
+    store.write(GROUP, 0, b"", b"", std::iter::empty()).unwrap();
     let snapshot = store.load(GROUP).unwrap().unwrap();
-    assert_eq!((snapshot.head(), snapshot.meta(), snapshot.blocks().count()), (&b""[..], &b""[..], 0));
+    assert_eq!((snapshot.head(), snapshot.meta(), snapshot.block_count()), (&b""[..], &b""[..], 0));
 }
 
 #[test]
@@ -59,8 +69,8 @@ fn blocks_of_the_greatest_length_fit() {
     let disk = FakeDisk::new();
     let store = store(&disk);
     let blocks = [vec![1; MAX_BLOCK_BYTES], vec![2; 1], vec![3; MAX_BLOCK_BYTES - 1]];
-    store.write(GROUP, 1, b"", b"", &mut blocks.clone().into_iter()).unwrap();
-    assert_eq!(store.load(GROUP).unwrap().unwrap().blocks().collect::<Vec<_>>(), blocks);
+    store.write(GROUP, 1, b"", b"", blocks.iter().map(|block| Cow::Borrowed(&block[..]))).unwrap();
+    assert_eq!(all_blocks(&store.load(GROUP).unwrap().unwrap()).unwrap(), blocks);
 }
 
 #[test]
@@ -150,7 +160,7 @@ fn a_flipped_bit_anywhere_is_damage() {
     for at in (0..200).chain((200..footer).step_by(61)).chain(footer..length) {
         let disk = disk.after_kill();
         disk.corrupt(&path, at, 1 << (at % 8));
-        match store(&disk).load(GROUP) {
+        match read_all(&disk) {
             Err(SnapshotError::Damaged(text)) => {
                 assert!(text.starts_with(&format!("{} at offset ", path.display())), "{text}");
             }
@@ -168,7 +178,7 @@ fn a_snapshot_cut_or_extended_anywhere_is_damage() {
     for len in (0..length).step_by(37).chain([length - 1, length + 1, length + 4096]) {
         let disk = disk.after_kill();
         disk.open(&path).unwrap().set_len(len).unwrap();
-        assert!(matches!(store(&disk).load(GROUP), Err(SnapshotError::Damaged(_))), "{len}");
+        assert!(matches!(read_all(&disk), Err(SnapshotError::Damaged(_))), "{len}");
     }
 }
 
@@ -190,7 +200,45 @@ fn a_damaged_newest_snapshot_is_not_skipped() {
     let bytes = disk.read(&store.path(GROUP, 11)).unwrap();
     disk.create(&store.path(GROUP, 10)).unwrap().write_at(0, &bytes).unwrap();
     disk.corrupt(&store.path(GROUP, 11), 5000, 1);
-    assert!(matches!(store.load(GROUP), Err(SnapshotError::Damaged(_))));
+    assert!(matches!(read_all(&disk), Err(SnapshotError::Damaged(_))));
+}
+
+#[test]
+fn a_snapshot_of_another_version_says_what_to_do() {
+    let disk = FakeDisk::new();
+    write(&store(&disk), 10).unwrap();
+    let path = Path::new(DIR).join(name(GROUP, 10, EXTENSION));
+    let mut header = disk.read(&path).unwrap()[..64].to_vec();
+    header[8..12].copy_from_slice(&1u32.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    disk.open(&path).unwrap().write_at(0, &header).unwrap();
+    let Err(SnapshotError::Version(text)) = store(&disk).load(GROUP) else { panic!("a former version was read") };
+    let expected = format!(
+        "{} is of format 1, and this program reads and writes format 2. Start this data directory with the version that \
+         wrote it, or begin with an empty data directory and load the collections again.",
+        path.display()
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_copy_is_the_same_file_and_a_damaged_one_replaces_nothing() {
+    let (disk, other) = (FakeDisk::new(), FakeDisk::new());
+    write(&store(&disk), 11).unwrap();
+    write(&store(&other), 10).unwrap();
+    let path = Path::new(DIR).join(name(GROUP, 11, EXTENSION));
+    let length = disk.read(&path).unwrap().len() as u64;
+    for block in [4096, 8192, 16384] {
+        let disk = disk.after_kill();
+        disk.corrupt(&path, block, 1);
+        let damaged = store(&disk).load(GROUP).unwrap().unwrap();
+        assert!(matches!(store(&other).copy(GROUP, &damaged), Err(SnapshotError::Damaged(_))));
+        assert_is(&store(&other).load(GROUP).unwrap().unwrap(), 10);
+        assert_eq!(other.used(), length, "nothing else is left");
+    }
+    store(&other).copy(GROUP, &store(&disk).load(GROUP).unwrap().unwrap()).unwrap();
+    assert_eq!(*disk.read(&path).unwrap(), *other.read(&path).unwrap());
 }
 
 #[test]
@@ -211,8 +259,8 @@ fn opening_removes_what_was_left_behind_and_nothing_else() {
 #[should_panic(expected = "a snapshot's block has 1048577 bytes")]
 fn a_block_that_is_too_long_is_a_programmer_error() {
     let store = store(&FakeDisk::new());
-    let mut blocks = std::iter::once(vec![0; MAX_BLOCK_BYTES + 1]);
-    store.write(GROUP, 1, b"", b"", &mut blocks).unwrap_or_default();
+    let blocks = std::iter::once(Cow::Owned(vec![0; MAX_BLOCK_BYTES + 1]));
+    store.write(GROUP, 1, b"", b"", blocks).unwrap_or_default();
 }
 
 /// If this fails, snapshots written by earlier versions cannot be read: give the format a new version instead.
@@ -221,18 +269,18 @@ fn the_bytes_of_a_snapshot_are_these() {
     let disk = FakeDisk::new();
     let (group, index) = (GroupId(0x0102), 0x11_2233_4455);
     let store = store(&disk);
-    store.write(group, index, b"head", b"meta!", &mut std::iter::once(b"block".to_vec())).unwrap();
+    store.write(group, index, b"head", b"meta!", std::iter::once(Cow::Borrowed(&b"block"[..]))).unwrap();
     let bytes = disk.read(&store.path(group, index)).unwrap();
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(
         hex(&bytes[..64]),
-        "4c41524452534e500100000002010000554433221100000004000000000000000500000000000000000000000000000000000000000000002acc64759834ff84"
+        "4c41524452534e500200000002010000554433221100000004000000000000000500000000000000000000000000000000000000000000002acc6475975fa06d"
     );
     assert_eq!(&bytes[64..73], b"headmeta!");
     assert_eq!(&bytes[4096..4101], b"block");
     assert!(bytes[73..4096].iter().chain(&bytes[4101..8192]).all(|&byte| byte == 0));
     assert_eq!(
         hex(&bytes[8192..]),
-        "05000000896f75e4010000000000000000200000000000003820000000000000e97ef3319834ff8400000000ce0dd5344c41524452454e44"
+        "05000000896f75e4010000000000000000200000000000003820000000000000e97ef331975fa06d0000000023e119aa4c41524452454e44"
     );
 }

@@ -26,10 +26,11 @@
 #![allow(unsafe_code, reason = "pages and records are read in place, kept by the epoch")]
 
 mod directory;
+pub(crate) mod image;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod page;
-mod page_box;
+pub(crate) mod page;
+pub(crate) mod page_box;
 mod published;
 pub(crate) mod word;
 pub(crate) mod writer;
@@ -43,11 +44,8 @@ use larder_types::ids::SyncSlot;
 
 use self::directory::Directory;
 use self::page::Page;
-use self::page_box::PageBox;
-
 pub(crate) use self::published::Published;
 use self::word::{bucket_of, tag_of};
-use crate::arena::FrozenArena;
 use crate::arena::segment::SegmentDirectory;
 use crate::prefetch::{prefetch, prefetch_record};
 use crate::record::clears::Clears;
@@ -160,20 +158,5 @@ impl Counters {
     pub(crate) fn all_slots(&self) -> impl Iterator<Item = (SyncSlot, u64)> + '_ {
         let counts = self.records_of.iter().map(|count| count.load(Ordering::Relaxed));
         (0..=u8::MAX).map(SyncSlot).zip(counts).filter(|(_, count)| *count > 0)
-    }
-}
-
-/// A table's pages at one moment.
-pub(crate) struct FrozenTable {
-    pages: Vec<Arc<PageBox>>,
-}
-
-impl FrozenTable {
-    /// The records of the moment. The arena must have been frozen at the same moment.
-    pub(crate) fn records<'a>(&'a self, arena: &'a FrozenArena) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let locations = self.pages.iter().flat_map(|page| page.entries().map(|(_, location)| location));
-        // SAFETY: a frozen page does not change any more, and what it pointed to was live when arena and table were
-        // frozen together.
-        locations.map(|location| unsafe { arena.record(location) })
     }
 }

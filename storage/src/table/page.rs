@@ -47,15 +47,16 @@ pub(crate) struct Slot {
 impl Page {
     /// An empty page.
     pub(crate) fn new() -> Self {
-        Self::from_words(|_, _| Word(0))
+        Self::of_words(|_, _| Word(0))
     }
 
     /// A private page with the same words. For the writer.
     pub(crate) fn copy(&self) -> Self {
-        Self::from_words(|bucket, word| self.load(Slot { bucket, word }))
+        Self::of_words(|bucket, word| self.load(Slot { bucket, word }))
     }
 
-    fn from_words(word: impl Fn(usize, usize) -> Word) -> Self {
+    /// A private page with these words. For the writer.
+    pub(super) fn of_words(word: impl Fn(usize, usize) -> Word) -> Self {
         let bucket = |b| Bucket { words: std::array::from_fn(|w| AtomicU64::new(word(b, w).0)) };
         Self { buckets: std::array::from_fn(bucket) }
     }
@@ -143,14 +144,19 @@ impl Page {
 
     /// All entries, in order of slot.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, Location)> + '_ {
-        (0..BUCKETS)
-            .flat_map(|bucket| (0..SLOTS).map(move |word| Slot { bucket, word }))
-            .filter_map(|slot| Some((slot, self.load(slot).location()?)))
+        Self::slots().filter_map(|slot| Some((slot, self.load(slot).location()?)))
+    }
+
+    /// All words in order.
+    pub(super) fn words(&self) -> impl Iterator<Item = Word> + '_ {
+        Self::slots().map(|slot| self.load(slot))
+    }
+
+    fn slots() -> impl Iterator<Item = Slot> {
+        (0..BUCKETS).flat_map(|bucket| (0..SLOTS).map(move |word| Slot { bucket, word }))
     }
 
     /// The number of buckets that overflow.
-    #[cfg(test)]
-    #[cfg(not(loom))]
     pub(crate) fn overflowing(&self) -> usize {
         (0..BUCKETS).filter(|&bucket| self.load(Slot { bucket, word: SLOTS - 1 }).overflows()).count()
     }

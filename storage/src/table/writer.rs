@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use larder_types::hash::KeyHash;
 
 use super::directory::Directory;
+use super::image::FrozenTable;
 use super::page::{BUCKETS, MAX_DEPTH, PAGE_BYTES, Page, SLOTS, Slot};
 use super::page_box::PageBox;
 
 use super::word::{Word, bucket_of, entry_at, entry_of, tag_of};
-use super::{Counters, FrozenTable, Published, Root, Table};
+use super::{Counters, Published, Root, Table};
 use crate::arena::Arena;
 use crate::arena::location::Location;
 use crate::prefetch::{prefetch, prefetch_record};
@@ -41,13 +42,13 @@ pub(crate) struct TableWriter {
     freezes: u64,
 }
 
-struct OwnedPage {
-    page: Arc<PageBox>,
+pub(super) struct OwnedPage {
+    pub(super) page: Arc<PageBox>,
     /// Bits of the hash that the page's keys share.
-    depth: u32,
+    pub(super) depth: u32,
     /// These bits.
     prefix: usize,
-    used: usize,
+    pub(super) used: usize,
     overflowing: usize,
     /// Of these, the ones that the page was built with.
     built_overflowing: usize,
@@ -66,12 +67,17 @@ pub(crate) struct Found {
 
 impl TableWriter {
     pub(crate) fn new(clears: Clears) -> Self {
+        Self::of_pages(clears, vec![OwnedPage::new(Page::new(), 0, 0, 0)], vec![0], 0)
+    }
+
+    /// A table of these pages, with a directory of this depth that has them by these numbers.
+    pub(super) fn of_pages(clears: Clears, pages: Vec<OwnedPage>, numbers: Vec<u32>, depth: u32) -> Self {
         let clears = Arc::new(clears);
-        let pages = vec![OwnedPage::new(Page::new(), 0, 0, 0)];
-        let directory = Arc::new(Directory::new(0, [pages[0].page.as_ptr()]));
+        let entries = numbers.iter().map(|&number| pages[number as usize].page.as_ptr());
+        let directory = Arc::new(Directory::new(depth, entries));
         let root = Published::new(Root { directory: directory.clone(), clears: clears.clone() });
         let shared = Arc::new(Table { root, counters: Counters::new() });
-        let writer = Self { shared, directory, clears, pages, numbers: vec![0], freezes: 0 };
+        let writer = Self { shared, directory, clears, pages, numbers, freezes: 0 };
         writer.count_bytes();
         writer
     }
@@ -206,14 +212,20 @@ impl TableWriter {
     /// Shares the pages of now.
     pub(crate) fn freeze(&mut self) -> FrozenTable {
         self.freezes += 1;
-        FrozenTable { pages: self.pages.iter().map(|owned| owned.page.clone()).collect() }
+        FrozenTable { pages: self.pages_in_order().map(|owned| owned.page.clone()).collect() }
     }
 
-    fn number(&self, hash: KeyHash) -> u32 {
+    /// The pages in the order of the hashes that they are for.
+    pub(super) fn pages_in_order(&self) -> impl Iterator<Item = &OwnedPage> {
+        // The entries of one page are neighbours.
+        self.numbers.chunk_by(|a, b| a == b).map(|same| self.page(same[0]))
+    }
+
+    pub(super) fn number(&self, hash: KeyHash) -> u32 {
         self.numbers[entry_of(hash, self.directory.depth())]
     }
 
-    fn page(&self, number: u32) -> &OwnedPage {
+    pub(super) fn page(&self, number: u32) -> &OwnedPage {
         &self.pages[number as usize]
     }
 
@@ -293,6 +305,12 @@ impl OwnedPage {
     fn new(page: Page, depth: u32, prefix: usize, freezes: u64) -> Self {
         let page = Arc::new(PageBox::new(page));
         Self { page, depth, prefix, used: 0, overflowing: 0, built_overflowing: 0, freezes }
+    }
+
+    /// A page that was filled elsewhere. Whether it was built overflowing is not known, so it is rebuilt once if it is.
+    pub(super) fn adopt(page: PageBox, depth: u32, prefix: usize) -> Self {
+        let (used, overflowing) = (page.entries().count(), page.overflowing());
+        Self { page: Arc::new(page), depth, prefix, used, overflowing, built_overflowing: 0, freezes: 0 }
     }
 
     /// The entries of a directory of this depth that belong to the page.

@@ -1,16 +1,30 @@
 //! Snapshots: taken from the shard in the writer's thread, encoded and checked in another while the writer goes on.
 
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use larder_storage::disk::FakeDisk;
 use larder_storage::shard::{FrozenShard, Shard};
+use larder_storage::snapshot::SnapshotStore;
+use larder_types::ids::GroupId;
 
 use crate::content::{key, names};
 use crate::history::Cells;
 use crate::reader::look;
 use crate::{COLLECTION, OPTIONS};
 
-/// Restores a frozen shard's content into a shard.
+/// Threads that read a snapshot.
+const THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+/// Restores a frozen shard's content into a shard, by way of a file.
 pub(crate) fn restore(frozen: &FrozenShard, shard: &mut Shard) {
-    let blocks: Vec<_> = frozen.blocks().collect();
-    shard.restore(&frozen.meta(), &mut blocks.iter().map(Vec::as_slice)).expect("our own snapshot");
+    let group = GroupId(1);
+    let store = SnapshotStore::open(Arc::new(FakeDisk::new()), Path::new("snapshots")).expect("an empty disk");
+    store.write(group, frozen.applied(), b"", &frozen.meta(), frozen.blocks()).expect("a disk without faults");
+    let snapshot = store.load(group).expect("our own snapshot").expect("a snapshot was written");
+    let restored = shard.read(&snapshot, THREADS).expect("our own snapshot");
+    shard.install(restored);
 }
 
 /// Makes another shard of a frozen one, and checks that it holds what the first held when it was frozen.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use larder_storage::disk::RealDisk;
-use larder_storage::shard::{Shard, ShardOptions};
+use larder_storage::shard::{Origin, Shard, ShardOptions};
 use larder_storage::snapshot::SnapshotStore;
 use larder_types::ids::{GroupId, ShardId};
 use rustix::fs::{Advice, fadvise};
@@ -70,7 +70,7 @@ fn restore(store: &SnapshotStore, customers: u64) -> anyhow::Result<f64> {
     let start = Instant::now();
     let snapshot = store.load(GROUP)?.context("the snapshot is gone")?;
     let mut shard = Shard::new(ShardOptions { id: ShardId(0), hash_seed: SEED });
-    let restored = shard.read(&snapshot, threads)?;
+    let restored = shard.read(&snapshot, Origin::Own, threads)?;
     shard.install(restored);
     let seconds = start.elapsed().as_secs_f64();
     ensure!(shard.reader().stats(COLLECTION).records == customers, "not every record came back");

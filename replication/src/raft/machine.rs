@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, TryStreamExt};
-use larder_storage::shard::{RestoredShard, Shard, ShardError};
+use larder_storage::shard::{Origin, RestoredShard, Shard, ShardError};
 use larder_storage::snapshot::{Snapshot, SnapshotError};
 use larder_types::ids::GroupId;
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -94,10 +94,10 @@ impl State {
         }
     }
 
-    /// Reads a snapshot's state on so many threads.
-    fn read(&self, snapshot: &Snapshot, threads: NonZeroUsize) -> Result<Restored, MachineError> {
+    /// Reads a snapshot's state, on so many threads.
+    fn read(&self, snapshot: &Snapshot, origin: Origin, threads: NonZeroUsize) -> Result<Restored, MachineError> {
         Ok(match self {
-            Self::Shard(shard) => Restored::Shard(shard.read(snapshot, threads)?),
+            Self::Shard(shard) => Restored::Shard(shard.read(snapshot, origin, threads)?),
             Self::Catalog(_) => {
                 let mut bytes = Vec::new();
                 for number in 0..snapshot.block_count() {
@@ -175,7 +175,7 @@ impl Machine {
         let meta = match shelf.open()? {
             None => SnapshotMeta::default(),
             Some((meta, snapshot)) => {
-                let restored = state.read(&snapshot, around.threads)?;
+                let restored = state.read(&snapshot, Origin::Own, around.threads)?;
                 state.install(restored);
                 meta
             }
@@ -307,7 +307,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .blocking(move |state| -> Result<(), MachineError> {
                 // In this order: what cannot be read replaces nothing, and what is shown is on disk.
                 let snapshot = snapshot.open_at(&wanted)?;
-                let restored = state.read(&snapshot, threads)?;
+                let restored = state.read(&snapshot, Origin::Peer, threads)?;
                 shelf.adopt(wanted, &snapshot)?;
                 state.install(restored);
                 Ok(())

@@ -1,8 +1,9 @@
 //! Loading the arena segments of a snapshot: read once from front to back, copied, checked and counted by several threads.
 //!
 //! Invariants:
-//! 1. A record is live if a word leads to its place, as for the cleaner. Each live record is checked as a whole; of the
-//!    others the length and the key are, which is all that is read of them later.
+//! 1. A record is live if a word leads to its place, as for the cleaner. Of each live record the key and the groups are
+//!    checked, and the fields too unless this node has written them itself; of the others the length and the key are,
+//!    which is all that is read of them later.
 //! 2. Nothing is taken from the snapshot that can be counted: what the shard counts of its records comes from the records.
 
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use std::thread;
 use larder_types::hash::KeyHash;
 use larder_types::ids::CollectionId;
 
-use super::ShardError;
 use super::meta::{CollectionMeta, Meta};
 use super::tally::Tally;
+use super::{Origin, ShardError};
 use crate::arena::image::LoadedSegment;
 use crate::arena::location::{ALIGNMENT, Location, SEGMENT_BYTES};
 use crate::arena::padded;
@@ -47,6 +48,7 @@ pub(super) struct Loader<'a> {
     pub(super) meta: &'a Meta,
     /// Of each collection.
     pub(super) pools: &'a [Arc<Pools>],
+    pub(super) origin: Origin,
     /// The block of the first segment.
     pub(super) first_block: usize,
     pub(super) live: Live<'a>,
@@ -184,7 +186,10 @@ impl Loader<'_> {
     fn tally(&self, candidate: &Candidate<'_>, share: &mut Loaded) -> Result<(), Malformed> {
         let owner = candidate.owner.ok_or(Malformed("a record belongs to no collection"))?;
         let collection = &self.meta.collections[owner];
-        let row = Row::check(candidate.record, &self.pools[owner])?;
+        let row = match self.origin {
+            Origin::Own => Row::check_frame(candidate.record)?,
+            Origin::Peer => Row::check(candidate.record, &self.pools[owner])?,
+        };
         if row.version(&collection.clears) > self.meta.applied {
             return Err(Malformed("a record is newer than the snapshot"));
         }

@@ -137,6 +137,16 @@ pub struct ShardMemory {
     pub arena_bytes: u64,
 }
 
+/// Who has written a snapshot. Nobody's is trusted to be what memory must be; but what records say is taken from one's own
+/// as it was written, which the checksums tell, since to check it takes as long as all else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This node.
+    Own,
+    /// Another: every field is checked.
+    Peer,
+}
+
 /// A state that was read from a snapshot and is nobody's yet.
 pub struct RestoredShard(State);
 
@@ -189,12 +199,17 @@ impl Shard {
         FrozenShard::of(&mut self.state)
     }
 
-    /// Reads a snapshot's state on so many threads, to be put in the place of the present one by [`Shard::install`].
+    /// Reads a snapshot's state, on so many threads, to be put in the place of the present one by [`Shard::install`].
     ///
     /// # Errors
     /// When the file is damaged or the content breaks the format.
-    pub fn read(&self, snapshot: &Snapshot, threads: NonZeroUsize) -> Result<RestoredShard, ShardError> {
-        restore::restore(self.options.hash_seed, snapshot, threads.get()).map(RestoredShard)
+    pub fn read(
+        &self,
+        snapshot: &Snapshot,
+        origin: Origin,
+        threads: NonZeroUsize,
+    ) -> Result<RestoredShard, ShardError> {
+        restore::restore(self.options.hash_seed, snapshot, origin, threads.get()).map(RestoredShard)
     }
 
     /// Replaces the whole state by one that was read. Readers see the old state until then.

@@ -14,11 +14,11 @@ use std::sync::atomic::Ordering;
 
 use larder_types::hash::KeyHash;
 
-use super::ShardError;
 use super::loading::{Live, Loaded, Loader, Marks};
 use super::meta::{Meta, PAGES_PER_BLOCK};
 use super::records::Records;
 use super::state::{Collection, State};
+use super::{Origin, ShardError};
 use crate::arena::location::Location;
 use crate::record::cursor::Malformed;
 use crate::record::intern::{Interner, Pools};
@@ -30,13 +30,13 @@ use crate::table::page_box::PageBox;
 use crate::table::writer::TableWriter;
 
 /// The state with this content, made on so many threads.
-pub(super) fn restore(seed: u64, snapshot: &Snapshot, threads: usize) -> Result<State, ShardError> {
+pub(super) fn restore(seed: u64, snapshot: &Snapshot, origin: Origin, threads: usize) -> Result<State, ShardError> {
     let meta = &Meta::decode(snapshot.meta())?;
     let pages = read_pages(meta, snapshot)?;
     let interners = meta.collections.iter().map(|collection| Interner::thaw(&collection.texts, seed));
     let interners = interners.collect::<Result<Vec<_>, _>>()?;
     let pools = interners.iter().map(|interner| interner.pools().clone()).collect();
-    let source = Source { snapshot, meta, pools, threads };
+    let source = Source { snapshot, meta, pools, origin, threads };
     let mut state = State::new(seed);
     if meta.fingerprint == fingerprint(seed) {
         source.adopt(pages, interners, &mut state)?;
@@ -89,6 +89,7 @@ struct Source<'a> {
     meta: &'a Meta,
     /// Of each collection.
     pools: Vec<Arc<Pools>>,
+    origin: Origin,
     threads: usize,
 }
 
@@ -140,13 +141,14 @@ impl Source<'_> {
     }
 
     fn load(&self, live: Live<'_>, state: &State) -> Result<Loaded, ShardError> {
-        let Self { snapshot, meta, pools, threads } = self;
+        let Self { snapshot, meta, pools, origin, threads } = self;
         let loader = Loader {
             seed: state.seed(),
             snapshot,
             first_block: page_blocks(meta),
             meta,
             pools,
+            origin: *origin,
             live,
             held: state.arena.directory().held(),
         };

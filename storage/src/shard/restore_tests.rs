@@ -1,19 +1,22 @@
 //! Snapshots of shards: what comes back, and what is refused although every checksum is right.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
 
 use larder_types::hash::KeyHash;
-use larder_types::ids::{CollectionId, FieldId, Generation, ShardId, SyncSlot};
+use larder_types::ids::{CollectionId, FieldId, Generation, GroupId, ShardId, SyncSlot};
 use larder_types::key::Key;
 use larder_types::patch::ExitMode;
 use larder_types::value::Value;
 use proptest::prelude::*;
 
 use super::meta::Meta;
-use super::{FrozenShard, RestoredShard, Shard, ShardError, ShardOptions};
+use super::{FrozenShard, Origin, RestoredShard, Shard, ShardError, ShardOptions};
 use crate::command::{PatchEncoder, PatchOrigin, clear_sync, drop_collection, fence, sweep};
+use crate::disk::{Disk as _, FakeDisk};
 use crate::record::intern::FrozenTexts;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotError, SnapshotStore};
 use crate::table::image::PAGE_IMAGE_BYTES;
 
 const OPTIONS: ShardOptions = ShardOptions { id: ShardId(0), hash_seed: 3 };
@@ -35,7 +38,11 @@ impl Content {
     }
 
     fn read(&self) -> Result<RestoredShard, ShardError> {
-        Shard::new(OPTIONS).read(&Snapshot::of(&self.meta, &self.blocks), THREADS)
+        self.read_of(Origin::Peer)
+    }
+
+    fn read_of(&self, origin: Origin) -> Result<RestoredShard, ShardError> {
+        Shard::new(OPTIONS).read(&Snapshot::of(&self.meta, &self.blocks), origin, THREADS)
     }
 
     /// The same with another header.
@@ -67,7 +74,7 @@ pub(super) fn rebuild(shard: &mut Shard, frozen: &FrozenShard) {
 }
 
 fn replace(shard: &mut Shard, content: &Content) {
-    let restored = shard.read(&Snapshot::of(&content.meta, &content.blocks), THREADS).unwrap();
+    let restored = shard.read(&Snapshot::of(&content.meta, &content.blocks), Origin::Own, THREADS).unwrap();
     shard.install(restored);
 }
 
@@ -265,7 +272,7 @@ fn headers_that_contradict_the_blocks_are_refused() {
     let clears = "a record has seen clears that never were";
     assert_eq!(refusal(&|meta| meta.collections[0].clears = Default::default()), clears);
     assert_eq!(refusal(&|meta| meta.open = 2), "the segment to append to is missing");
-    let mine = |first| std::sync::Arc::new(vec![(0, COLLECTIONS[0]), (first, COLLECTIONS[1])]);
+    let mine = |first| Arc::new(vec![(0, COLLECTIONS[0]), (first, COLLECTIONS[1])]);
     let owners = "a table has words that lead to none of its records";
     assert_eq!(refusal(&|meta| meta.segments[0] = mine(8)), owners);
     assert_eq!(refusal(&|meta| meta.segments[0] = mine(1 << 19)), "a segment has records of nobody");
@@ -286,6 +293,7 @@ fn texts_that_are_in_no_pool_are_refused() {
     assert_eq!(content.refusal(), "");
     let without = content.with(|meta| meta.collections[0].texts = FrozenTexts::default());
     assert_eq!(without.refusal(), "an interned text is not in its field's pool");
+    assert!(without.read_of(Origin::Own).is_ok(), "fields of one's own are not looked at");
 }
 
 /// The place of the words of a page that are not empty.
@@ -390,6 +398,24 @@ fn no_flipped_bit_is_more_than_refused_or_harmless() {
     }
 }
 
+#[test]
+fn damage_to_any_byte_of_the_file_is_refused() {
+    let mut feed = small();
+    feed.apply(&drop_collection(COLLECTIONS[1]));
+    let (frozen, disk, group) = (feed.shard.freeze(), FakeDisk::new(), GroupId(1));
+    let store = SnapshotStore::open(Arc::new(disk.clone()), Path::new("snapshots")).unwrap();
+    store.write(group, 1, b"head", &frozen.meta(), frozen.blocks()).unwrap();
+    let path = Path::new("snapshots").join(&disk.list(Path::new("snapshots")).unwrap()[0]);
+    let read = || feed.shard.read(&store.load(group)?.unwrap(), Origin::Own, NonZeroUsize::MIN);
+    assert!(read().is_ok());
+    for at in 0..disk.used() {
+        let bit = 1 << (at % 8);
+        disk.corrupt(&path, at, bit);
+        assert!(matches!(read(), Err(ShardError::File(SnapshotError::Damaged(_)))), "byte {at}");
+        disk.corrupt(&path, at, bit);
+    }
+}
+
 /// A change of one place.
 #[derive(Debug, Clone)]
 enum Stroke {
@@ -446,6 +472,14 @@ proptest! {
             let mut feed = Feed { shard: Shard::new(OPTIONS), index: 1000 };
             feed.shard.install(restored);
             go_on(&mut feed);
+        }
+        // Fields that nobody has checked may end in a panic, and in nothing worse: that is for AddressSanitizer to see.
+        if let Ok(restored) = content.read_of(Origin::Own) {
+            let _ = std::panic::catch_unwind(move || {
+                let mut feed = Feed { shard: Shard::new(OPTIONS), index: 1000 };
+                feed.shard.install(restored);
+                go_on(&mut feed);
+            });
         }
     }
 }

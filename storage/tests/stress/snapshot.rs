@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use larder_storage::disk::FakeDisk;
-use larder_storage::shard::{FrozenShard, Shard};
+use larder_storage::shard::{FrozenShard, Origin, Shard};
 use larder_storage::snapshot::SnapshotStore;
 use larder_types::ids::GroupId;
 
@@ -23,7 +23,7 @@ pub(crate) fn restore(frozen: &FrozenShard, shard: &mut Shard) {
     let store = SnapshotStore::open(Arc::new(FakeDisk::new()), Path::new("snapshots")).expect("an empty disk");
     store.write(group, frozen.applied(), b"", &frozen.meta(), frozen.blocks()).expect("a disk without faults");
     let snapshot = store.load(group).expect("our own snapshot").expect("a snapshot was written");
-    let restored = shard.read(&snapshot, THREADS).expect("our own snapshot");
+    let restored = shard.read(&snapshot, Origin::Peer, THREADS).expect("our own snapshot");
     shard.install(restored);
 }
 

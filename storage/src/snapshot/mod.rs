@@ -260,6 +260,7 @@ impl Snapshot {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 impl Snapshot {
     /// A snapshot with this content, in memory.
     pub(crate) fn of(meta: &[u8], blocks: &[Vec<u8>]) -> Self {

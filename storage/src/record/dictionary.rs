@@ -31,9 +31,9 @@ impl Dictionary {
         Self { names }
     }
 
-    /// The field's name with a comma before it, quotes and a colon, or `None` if it is not listed.
-    pub(crate) fn rendered(&self, id: usize) -> Option<&PaddedText> {
-        self.names.get(id)?.as_ref()
+    /// The fields' names by id, each with a comma before it, quotes and a colon; `None` if it is not listed.
+    pub(crate) fn rendered(&self) -> &[Option<PaddedText>] {
+        &self.names
     }
 }
 
@@ -44,10 +44,8 @@ mod tests {
     #[test]
     fn names_are_quoted_and_escaped() {
         let dictionary = Dictionary::new([(FieldId(2), "plain"), (FieldId(0), "a\"b")]);
-        let rendered = |id| dictionary.rendered(id).map(PaddedText::as_bytes);
-        assert_eq!(rendered(2), Some(&b",\"plain\":"[..]));
-        assert_eq!(rendered(0), Some(&b",\"a\\\"b\":"[..]));
-        assert_eq!(rendered(1), None);
-        assert_eq!(rendered(usize::MAX), None);
+        let rendered = dictionary.rendered().iter().map(|name| Some(name.as_ref()?.to_bytes()));
+        let expected = [Some(&b",\"a\\\"b\":"[..]), None, Some(b",\"plain\":")];
+        assert!(rendered.eq(expected.map(|name| name.map(<[u8]>::to_vec))));
     }
 }

@@ -7,12 +7,12 @@
 
 use larder_types::time::year_month_day;
 
-use super::json_out::JsonOut;
+use super::json_out::Room;
 
 const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
 const TEN_TO_8: u64 = 100_000_000;
-const TEN_TO_16: u64 = TEN_TO_8 * TEN_TO_8;
-const SECONDS_PER_DAY: i64 = 86_400;
+/// Seconds of a day.
+const DAY: u32 = 86_400;
 const TEN_TO: [u32; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// Splits each of four numbers below 100, 16 bits apart, into its two digits, 8 bits apart.
@@ -63,108 +63,142 @@ fn in_ten_thousandths(double: f64) -> Option<u64> {
     (number as f64 / 10_000.0 == double).then_some(number)
 }
 
-impl JsonOut<'_> {
-    /// Appends a number below 10^8.
-    #[inline(always)]
-    fn short(&mut self, number: u32) {
-        let count = count(number);
-        self.put(&(eight(number) >> (64 - 8 * count)).to_le_bytes(), count);
-    }
+/// Writes eight bytes into the room.
+#[inline(always)]
+fn write(room: &mut Room, at: usize, word: u64) {
+    room[at..at + 8].copy_from_slice(&word.to_le_bytes());
+}
 
-    /// Appends a number.
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "each part is below 10^8")]
-    pub(super) fn unsigned(&mut self, number: u64) {
-        if number < TEN_TO_8 {
-            self.short(number as u32);
-        } else {
-            self.aside(|out| out.long(number));
-        }
-    }
+/// Writes a minus, if the number is negative. Returns where what is left goes, and what that is.
+#[inline(always)]
+fn sign(number: i64, room: &mut Room) -> (usize, u64) {
+    room[0] = b'-';
+    (usize::from(number < 0), number.unsigned_abs())
+}
 
-    #[inline(never)]
-    #[allow(clippy::cast_possible_truncation, reason = "each part is below 10^8")]
-    fn long(&mut self, number: u64) {
-        let (high, low) = (number / TEN_TO_8, number % TEN_TO_8);
-        if number < TEN_TO_16 {
-            self.short(high as u32);
-        } else {
-            self.short((high / TEN_TO_8) as u32);
-            self.put(&eight((high % TEN_TO_8) as u32).to_le_bytes(), 8);
-        }
-        self.put(&eight(low as u32).to_le_bytes(), 8);
+/// Writes a number at a place of the room. Returns where it ends.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "below 10^8")]
+fn write_number(number: u64, room: &mut Room, at: usize) -> usize {
+    if number >= TEN_TO_8 {
+        return write_long(number, room, at);
     }
+    let (count, digits) = (count(number as u32), eight(number as u32));
+    write(room, at, digits >> (64 - 8 * count));
+    at + count
+}
 
-    /// Appends a minus, if the number is negative, and gives what is left to append.
-    #[inline(always)]
-    fn sign(&mut self, number: i64) -> u64 {
-        self.put(b"-", usize::from(number < 0));
-        number.unsigned_abs()
-    }
+#[inline(never)]
+#[allow(clippy::cast_possible_truncation, reason = "below 10^8")]
+fn write_long(number: u64, room: &mut Room, at: usize) -> usize {
+    let at = write_number(number / TEN_TO_8, room, at);
+    write(room, at, eight((number % TEN_TO_8) as u32));
+    at + 8
+}
 
-    /// Appends a number.
-    #[inline(always)]
-    pub(super) fn signed(&mut self, number: i64) {
-        let number = self.sign(number);
-        self.unsigned(number);
+/// Writes the digits of a number before its last `PLACES` ones, at least one. Returns where they end, and those last
+/// ones.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "below 10^8")]
+fn write_whole<const PLACES: usize>(number: u64, room: &mut Room, at: usize) -> (usize, u64) {
+    if number >= TEN_TO_8 {
+        let unit = u64::from(TEN_TO[PLACES]);
+        return (write_number(number / unit, room, at), eight((number % unit) as u32) >> (64 - 8 * PLACES));
     }
+    let (count, digits) = (count(number as u32).max(1 + PLACES), eight(number as u32));
+    write(room, at, digits >> (64 - 8 * count));
+    (at + count - PLACES, digits >> (64 - 8 * PLACES))
+}
 
-    /// Appends a number of hundredths.
-    #[inline(always)]
-    pub(super) fn hundredths(&mut self, number: i64) {
-        let number = self.sign(number);
-        self.unsigned(number / 100);
-        let digits = (split_in_two(number % 100) + ZEROS).to_le_bytes();
-        self.put(&[b'.', digits[0], digits[1]], 3);
-    }
+/// Writes a number at the room's beginning. Returns its length, as all that follow do.
+#[inline(always)]
+pub(super) fn unsigned(number: u64, room: &mut Room) -> usize {
+    write_number(number, room, 0)
+}
 
-    /// Appends a finite double in the shortest form that reads back as the same double.
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "four digits are four bytes")]
-    pub(super) fn double(&mut self, double: f64) {
-        match in_ten_thousandths(double.abs()) {
-            Some(number) => {
-                self.put(b"-", usize::from(double.is_sign_negative()));
-                self.unsigned(number / 10_000);
-                let digits = (eight((number % 10_000) as u32) >> 32) as u32;
-                let shown = 4 - (digits - ZEROS as u32).leading_zeros() as usize / 8;
-                self.put(b".", 1);
-                self.put(&digits.to_le_bytes(), shown.max(1));
-            }
-            None => self.aside(|out| out.text(zmij::Buffer::new().format_finite(double).as_bytes())),
-        }
-    }
+/// Writes a number.
+#[inline(always)]
+pub(super) fn signed(number: i64, room: &mut Room) -> usize {
+    let (at, number) = sign(number, room);
+    write_number(number, room, at)
+}
 
-    /// Appends a date in quotes: `"2013-01-01"`.
-    #[inline(always)]
-    pub(super) fn date(&mut self, days: i64) {
-        let digits = date_digits(days);
-        self.put(&date_head(digits).to_le_bytes(), 8);
-        let [a, b, ..] = (digits >> 48).to_le_bytes();
-        self.put(&[b'-', a, b, b'"'], 4);
-    }
+/// Writes a number of hundredths.
+#[inline(always)]
+pub(super) fn hundredths(number: i64, room: &mut Room) -> usize {
+    let (at, number) = sign(number, room);
+    let (at, digits) = write_whole::<2>(number, room, at);
+    write(room, at, mark(b'.', 0) | digits << 8);
+    at + 3
+}
 
-    /// Appends a moment in quotes: `"2013-01-01T05:15:00Z"`, with milli- or microseconds only where they are not zero.
-    /// A moment that has no such form is shown with the nearest date that has.
-    #[inline(always)]
-    pub(super) fn moment(&mut self, seconds: i64, micros: u32) {
-        let (days, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY).cast_unsigned());
-        let date = date_digits(days);
-        let [hour, minute, second] = [second / 3600, second / 60 % 60, second % 60];
-        let time = split_in_two(hour | minute << 16 | second << 32) + ZEROS;
-        let (hour, minute, second) = (time & 0xffff, time >> 16 & 0xffff, time >> 32 & 0xffff);
-        self.put(&date_head(date).to_le_bytes(), 8);
-        let middle = mark(b'-', 0) | date >> 48 << 8 | mark(b'T', 3) | hour << 32 | mark(b':', 6) | minute << 56;
-        self.put(&middle.to_le_bytes(), 8);
-        let tail = minute >> 8 | mark(b':', 1) | second << 16;
-        if micros == 0 {
-            self.put(&(tail | mark(b'Z', 4) | mark(b'"', 5)).to_le_bytes(), 6);
-        } else {
-            self.put(&(tail | mark(b'.', 4)).to_le_bytes(), 5);
-            self.put(&(eight(micros) >> 16).to_le_bytes(), if micros.is_multiple_of(1000) { 3 } else { 6 });
-            self.put(b"Z\"", 2);
-        }
+/// Writes a finite double in the shortest form that reads back as the same double.
+#[inline(always)]
+pub(super) fn double(double: f64, room: &mut Room) -> usize {
+    let Some(number) = in_ten_thousandths(double.abs()) else {
+        return any_double(double, room);
+    };
+    room[0] = b'-';
+    let (at, digits) = write_whole::<4>(number, room, usize::from(double.is_sign_negative()));
+    write(room, at, mark(b'.', 0) | digits << 8);
+    // The point and at least one digit, but no zeros at the end.
+    let zeros = (digits - (ZEROS >> 32)).leading_zeros() as usize / 8;
+    at + (9 - zeros).max(2)
+}
+
+#[inline(never)]
+fn any_double(double: f64, room: &mut Room) -> usize {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(double).as_bytes();
+    room[..text.len()].copy_from_slice(text);
+    text.len()
+}
+
+/// Writes a date in quotes: `"2013-01-01"`.
+#[inline(always)]
+pub(super) fn date(days: i64, room: &mut Room) -> usize {
+    let digits = date_digits(days);
+    write(room, 0, date_head(digits));
+    write(room, 8, mark(b'-', 0) | digits >> 48 << 8 | mark(b'"', 3));
+    12
+}
+
+/// Writes a moment in quotes: `"2013-01-01T05:15:00Z"`, with milli- or microseconds only where they are not zero.
+/// A moment that has no such form is shown with the nearest date that has.
+#[inline(always)]
+pub(super) fn moment(seconds: i64, micros: u32, room: &mut Room) -> usize {
+    // Nearly all are of the years that 32 bits can count, and much shorter work.
+    match u32::try_from(seconds) {
+        Ok(seconds) => time_of_day((seconds / DAY).into(), seconds % DAY, micros, room),
+        Err(_) => far_moment(seconds, micros, room),
     }
+}
+
+#[inline(never)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less than a day")]
+fn far_moment(seconds: i64, micros: u32, room: &mut Room) -> usize {
+    let day = i64::from(DAY);
+    time_of_day(seconds.div_euclid(day), seconds.rem_euclid(day) as u32, micros, room)
+}
+
+#[inline(always)]
+fn time_of_day(days: i64, second: u32, micros: u32, room: &mut Room) -> usize {
+    let date = date_digits(days);
+    let [hour, minute, second] = [second / 3600, second / 60 % 60, second % 60].map(u64::from);
+    let time = split_in_two(hour | minute << 16 | second << 32) + ZEROS;
+    let (hour, minute, second) = (time & 0xffff, time >> 16 & 0xffff, time >> 32 & 0xffff);
+    write(room, 0, date_head(date));
+    write(room, 8, mark(b'-', 0) | date >> 48 << 8 | mark(b'T', 3) | hour << 32 | mark(b':', 6) | minute << 56);
+    let tail = minute >> 8 | mark(b':', 1) | second << 16;
+    if micros == 0 {
+        write(room, 16, tail | mark(b'Z', 4) | mark(b'"', 5));
+        return 22;
+    }
+    write(room, 16, tail | mark(b'.', 4));
+    write(room, 21, eight(micros) >> 16);
+    let end = if micros.is_multiple_of(1000) { 24 } else { 27 };
+    write(room, end, mark(b'Z', 0) | mark(b'"', 1));
+    end + 2
 }
 
 /// A quote, the year, a hyphen and the month, of the digits of a date.
@@ -186,12 +220,10 @@ mod tests {
 
     use super::*;
 
-    fn written(append: impl FnOnce(&mut JsonOut<'_>)) -> String {
-        let mut buffer = Vec::new();
-        let mut out = JsonOut::new(&mut buffer, 0);
-        append(&mut out);
-        out.finish();
-        String::from_utf8(buffer).unwrap()
+    fn written(write: impl FnOnce(&mut Room) -> usize) -> String {
+        let mut room = [0; _];
+        let len = write(&mut room);
+        String::from_utf8(room[..len].into()).unwrap()
     }
 
     fn plain(value: &Value) -> String {
@@ -210,12 +242,12 @@ mod tests {
     #[test]
     fn numbers_are_right_where_their_length_changes() {
         for number in edges() {
-            assert_eq!(written(|out| out.unsigned(number)), number.to_string());
+            assert_eq!(written(|room| unsigned(number, room)), number.to_string());
             let signed = number.cast_signed();
             for number in [signed, signed.wrapping_neg()] {
-                assert_eq!(written(|out| out.signed(number)), number.to_string());
+                assert_eq!(written(|room| super::signed(number, room)), number.to_string());
                 let money = Decimal::new(number.into(), 2).unwrap();
-                assert_eq!(written(|out| out.hundredths(number)), money.to_string());
+                assert_eq!(written(|room| hundredths(number, room)), money.to_string());
             }
         }
     }
@@ -223,7 +255,7 @@ mod tests {
     #[test]
     fn all_short_numbers_are_right() {
         for number in 0..20_000 {
-            assert_eq!(written(|out| out.unsigned(number)), number.to_string());
+            assert_eq!(written(|room| unsigned(number, room)), number.to_string());
         }
     }
 
@@ -232,7 +264,7 @@ mod tests {
         for number in (0..30_000u32).chain((0..15).map(|power| 3 << (2 * power))) {
             let double = f64::from(number) / 10_000.0;
             for double in [double, -double, double.next_up(), double.next_down(), double * 10_000.0] {
-                assert_eq!(written(|out| out.double(double)), plain(&Value::Float(double)));
+                assert_eq!(written(|room| super::double(double, room)), plain(&Value::Float(double)));
             }
         }
     }
@@ -242,20 +274,20 @@ mod tests {
         for (seconds, shown) in
             [(i64::MIN, "\"0001-01-01T08:29:52Z\""), (i64::MAX / 1_000_000, "\"9999-12-31T04:00:54Z\"")]
         {
-            assert_eq!(written(|out| out.moment(seconds, 0)), shown);
+            assert_eq!(written(|room| moment(seconds, 0, room)), shown);
         }
         let micros = i64::MIN;
         let (seconds, part) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
         let part = u32::try_from(part).unwrap();
-        assert_eq!(written(|out| out.moment(seconds, part)), plain(&Value::Timestamp(micros)));
+        assert_eq!(written(|room| moment(seconds, part, room)), plain(&Value::Timestamp(micros)));
     }
 
     proptest! {
         #[test]
         fn numbers_are_written_as_the_standard_library_does(number in any::<u64>(), shift in 0u32..64) {
             let number = number >> shift;
-            prop_assert_eq!(written(|out| out.unsigned(number)), number.to_string());
-            prop_assert_eq!(written(|out| out.signed(number.cast_signed())), number.cast_signed().to_string());
+            prop_assert_eq!(written(|room| unsigned(number, room)), number.to_string());
+            prop_assert_eq!(written(|room| signed(number.cast_signed(), room)), number.cast_signed().to_string());
         }
 
         #[test]
@@ -265,7 +297,7 @@ mod tests {
                 proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO,
             ]
         ) {
-            prop_assert_eq!(written(|out| out.double(double)), plain(&Value::Float(double)));
+            prop_assert_eq!(written(|room| super::double(double, room)), plain(&Value::Float(double)));
         }
 
         #[test]
@@ -274,7 +306,7 @@ mod tests {
             micros in prop_oneof![Just(0), Just(250_000), 0u32..1_000_000],
         ) {
             let value = Value::Timestamp(seconds * 1_000_000 + i64::from(micros));
-            prop_assert_eq!(written(|out| out.moment(seconds, micros)), plain(&value));
+            prop_assert_eq!(written(|room| moment(seconds, micros, room)), plain(&value));
         }
     }
 }

@@ -15,11 +15,20 @@ impl FieldSet {
     /// Tells whether the field is in the set.
     #[must_use]
     pub fn contains(&self, id: FieldId) -> bool {
-        self.has(id.0.into())
+        let id = id.0.into();
+        self.next(id) == Some(id)
     }
 
-    pub(crate) fn has(&self, id: usize) -> bool {
-        self.words.get(id / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
+    /// The first id in the set that is not below this one.
+    #[inline]
+    pub(crate) fn next(&self, id: usize) -> Option<usize> {
+        let (mut at, mut mask) = (id / 64, u64::MAX << (id % 64));
+        loop {
+            match self.words.get(at)? & mask {
+                0 => (at, mask) = (at + 1, u64::MAX),
+                rest => return Some(at * 64 + rest.trailing_zeros() as usize),
+            }
+        }
     }
 
     /// The fields, in ascending order.
@@ -29,12 +38,6 @@ impl FieldSet {
             let rests = std::iter::successors(Some(*word), without_lowest).take_while(|rest| *rest != 0);
             rests.map(move |rest| FieldId(first | lowest(rest)))
         })
-    }
-
-    /// Every id in the set is less.
-    pub(crate) fn end(&self) -> usize {
-        let last = self.words.last().map_or(0, |word| 64 - word.leading_zeros() as usize);
-        self.words.len().saturating_sub(1) * 64 + last
     }
 
     fn insert(&mut self, id: FieldId) {
@@ -75,9 +78,9 @@ mod tests {
         ) {
             let set: FieldSet = ids.iter().copied().map(FieldId).collect();
             prop_assert_eq!(set.iter().map(|id| id.0).collect::<BTreeSet<_>>(), ids.clone());
-            prop_assert_eq!(set.end(), ids.last().map_or(0, |last| usize::from(*last) + 1));
             for id in ids.iter().flat_map(|id| id.saturating_sub(65)..=id.saturating_add(65)) {
                 prop_assert_eq!(set.contains(FieldId(id)), ids.contains(&id));
+                prop_assert_eq!(set.next(id.into()), ids.range(id..).next().map(|next| usize::from(*next)));
             }
         }
     }

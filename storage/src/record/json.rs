@@ -1,9 +1,10 @@
 //! A record as JSON: the walk over its bytes, straight into the response.
 //!
 //! Everything that a lookup costs beside its cache misses is here, so the walk goes over the record's bytes by position
-//! and takes windows of fixed width from them, instead of cutting out each value by its own length. A window *ends* where
-//! a value ends: before a value there always stand the record's header, its key and the group's own header, so that many
-//! bytes are there to be read, while behind the last value the record ends and the writer may be appending the next one.
+//! and takes windows of fixed width from them, instead of cutting out each value by its own length. The window of a
+//! number *ends* where the number does: before it there always stand the record's header, its key and the group's own
+//! header, so that many bytes are there to be read, while behind the last value the record ends and the writer may be
+//! appending the next one. The window of a text begins with it, and is taken where the record is long enough.
 //!
 //! Invariants:
 //! 1. Nothing outside the record is read, whatever its bytes: positions are checked against its slice. A record that
@@ -12,12 +13,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use larder_types::ids::FieldId;
+use larder_types::ids::{FieldId, SyncSlot};
 use larder_types::json::write_string;
 
 use super::clears::Clears;
 use super::cursor::{Cursor, unfold};
 use super::dictionary::Dictionary;
+use super::digits;
 use super::field_set::FieldSet;
 use super::intern::Pools;
 use super::json_out::JsonOut;
@@ -25,15 +27,47 @@ use super::padded_text::PaddedText;
 use super::row::Row;
 use super::value::{
     BINARY, CENTS, CONSTANT, DATE, DECIMAL, ESCAPED, Encoded, FLOAT, INT, INTERNED, LIST, LONG, MICROS,
-    MICROS_PER_SECOND, PLAIN, SECONDS, STRUCT, UINT,
+    MICROS_PER_SECOND, PLAIN, SECONDS, STRUCT, UINT, mantissa_len,
 };
 
 /// Bytes of text that are taken in one window.
-const WINDOW: usize = 16;
+const WINDOW: usize = 32;
 /// Bytes of JSON for each byte of a record, more or less: what the buffer is made ready for.
 const EXPANSION: usize = 4;
+/// Bytes of the time at which a group was touched.
+const SECONDS_BYTES: usize = 4;
 /// The constants and their lengths, by size.
 const CONSTANTS: [([u8; 8], usize); 4] = [(*b"null    ", 4), (*b"false   ", 5), (*b"true    ", 4), (*b"true    ", 4)];
+/// The lowest bytes of a word, by their number.
+const LOWEST: [u64; 16] = {
+    let mut masks = [u64::MAX; 16];
+    let mut size = 0;
+    while size < 8 {
+        masks[size] = (1 << (8 * size)) - 1;
+        size += 1;
+    }
+    masks
+};
+/// In the table of payloads: how many bytes there are is said by a number behind the tag.
+const AS_FOLLOWS: u8 = u8::MAX;
+/// The bytes of payload behind each tag.
+#[allow(clippy::cast_possible_truncation, reason = "tags are bytes, and payloads are not that long")]
+const PAYLOADS: [u8; 256] = {
+    let mut payloads = [0; 256];
+    let mut tag = 0;
+    while tag < 256 {
+        let (kind, size) = ((tag >> 4) as u8, (tag & 15) as u8);
+        payloads[tag] = match kind {
+            CONSTANT => 0,
+            DECIMAL => 1 + mantissa_len(size) as u8,
+            CENTS => mantissa_len(size) as u8,
+            PLAIN..=STRUCT if size == LONG => AS_FOLLOWS,
+            _ => size,
+        };
+        tag += 1;
+    }
+    payloads
+};
 
 /// What is shown of records, and what it takes.
 pub(super) struct Projection<'a> {
@@ -50,17 +84,14 @@ impl Projection<'_> {
     pub(super) fn write(&self, row: Row<'_>, out: &mut Vec<u8>) {
         let start = out.len();
         let mut json = JsonOut::new(out, row.bytes.len() * EXPANSION);
-        let mut groups = row.groups();
-        while let Some(group) = groups.next() {
-            if !group.is_live(self.clears) {
-                continue;
-            }
-            let end = row.bytes.len() - groups.left();
-            let walk = Walk { bytes: row.bytes, at: end - group.fields.len(), pools: self.pools };
-            let name = |id| self.names.rendered(id);
+        let mut walk = Walk { bytes: row.bytes, at: row.groups_at(), pools: self.pools };
+        let names = self.names.rendered();
+        while walk.at < walk.bytes.len() {
+            let (is_live, end) = walk.group(self.clears);
             match self.only {
-                None => walk.fields(end, usize::MAX, name, &mut json),
-                Some(only) => walk.fields(end, only.end(), |id| name(id).filter(|_| only.has(id)), &mut json),
+                _ if !is_live => walk.at = end,
+                None => walk.fields(end, names, Some, &mut json),
+                Some(only) => walk.fields(end, names, |id| only.next(id), &mut json),
             }
         }
         json.put(b"}", 1);
@@ -84,32 +115,48 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Appends the fields of the group that ends at `end`, those that have a name and an id below `below`.
+    /// Goes to the fields of the group here. Tells whether no clear has made it absent, and where it ends.
     #[inline(always)]
-    fn fields<'n>(
-        mut self,
+    fn group(&mut self, clears: &Clears) -> (bool, usize) {
+        let (slot, seen) = (self.byte(), self.byte());
+        let _generation = self.varint();
+        self.at += SECONDS_BYTES;
+        let len = self.varint();
+        (clears.after(SyncSlot(slot), seen).is_none(), self.at + len)
+    }
+
+    /// Appends the fields of the group that ends at `end`, those that have a name and are wanted, and goes there.
+    /// `next` gives the first id that is wanted and not below another one.
+    #[inline(always)]
+    fn fields(
+        &mut self,
         end: usize,
-        below: usize,
-        name: impl Fn(usize) -> Option<&'n PaddedText>,
+        names: &[Option<PaddedText>],
+        next: impl Fn(usize) -> Option<usize>,
         out: &mut JsonOut<'_>,
     ) {
-        let mut first = 0;
+        let mut id = 0;
         while self.at < end {
-            first += self.varint();
-            let count = usize::from(self.byte());
-            for id in first..first + count {
-                if id >= below {
+            id += self.varint();
+            let behind = id + usize::from(self.byte());
+            while id < behind {
+                let Some(wanted) = next(id) else {
+                    self.at = end;
                     return;
-                }
-                match name(id) {
-                    Some(name) => {
-                        out.padded(name);
-                        self.value(id, out);
+                };
+                self.skip(wanted.min(behind) - id);
+                id = behind;
+                if wanted < behind {
+                    match names.get(wanted) {
+                        Some(Some(name)) => {
+                            out.padded(name);
+                            self.value(wanted, out);
+                        }
+                        _ => self.skip(1),
                     }
-                    None => self.skip(),
+                    id = wanted + 1;
                 }
             }
-            first += count;
         }
     }
 
@@ -122,27 +169,37 @@ impl<'a> Walk<'a> {
                 let (word, len) = &CONSTANTS[usize::from(tag & 3)];
                 out.put(word, *len);
             }
-            INT => out.signed(unfold(self.number(tag))),
+            INT => {
+                let number = unfold(self.number(tag));
+                out.value(|room| digits::signed(number, room));
+            }
             FLOAT => {
                 let double = self.double(tag);
                 if double.is_finite() {
-                    out.double(double);
+                    out.value(|room| digits::double(double, room));
                 } else {
                     out.put(b"null", 4);
                 }
             }
-            CENTS if tag & 15 <= 8 => out.hundredths(unfold(self.number(tag))),
+            CENTS if tag & 15 <= 8 => {
+                let number = unfold(self.number(tag));
+                out.value(|room| digits::hundredths(number, room));
+            }
             MICROS => {
                 let micros = unfold(self.number(tag));
-                out.moment(micros.div_euclid(MICROS_PER_SECOND), part(micros));
+                out.value(|room| digits::moment(micros.div_euclid(MICROS_PER_SECOND), part(micros), room));
             }
-            SECONDS => out.moment(unfold(self.number(tag)), 0),
-            DATE => out.date(unfold(self.number(tag))),
+            SECONDS => {
+                let seconds = unfold(self.number(tag));
+                out.value(|room| digits::moment(seconds, 0, room));
+            }
+            DATE => {
+                let days = unfold(self.number(tag));
+                out.value(|room| digits::date(days, room));
+            }
             PLAIN => {
                 let len = self.len(tag);
-                out.put(b"\"", 1);
-                self.text(len, out);
-                out.put(b"\"", 1);
+                self.quoted(len, out);
             }
             INTERNED => {
                 let id = self.number(tag);
@@ -150,7 +207,8 @@ impl<'a> Walk<'a> {
             }
             LIST | STRUCT => {
                 let len = self.len(tag);
-                self.text(len, out);
+                let text = self.text(len);
+                out.aside(|out| out.text(text));
             }
             _ => {
                 let value = self.rare();
@@ -159,19 +217,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes behind the value here.
+    /// Goes behind so many values.
     #[inline(always)]
-    fn skip(&mut self) {
-        let tag = self.byte();
-        let len = match (tag >> 4, tag & 15) {
-            (CONSTANT, _) => 0,
-            (DECIMAL, _) | (CENTS, LONG) => {
-                self.rare();
-                return;
-            }
-            _ => self.len(tag),
-        };
-        self.at += len;
+    fn skip(&mut self, values: usize) {
+        for _ in 0..values {
+            let tag = self.byte();
+            self.at += match PAYLOADS[usize::from(tag)] {
+                AS_FOLLOWS => self.len(tag),
+                len => usize::from(len),
+            };
+        }
     }
 
     /// The length of a payload that is as long as the tag says, or as the number behind it.
@@ -195,18 +250,12 @@ impl<'a> Walk<'a> {
     fn varint(&mut self) -> usize {
         match self.byte() {
             byte @ ..0x80 => usize::from(byte),
-            _ => self.long_varint(),
+            _ => {
+                let number;
+                (number, self.at) = long_varint(self.bytes, self.at - 1);
+                number
+            }
         }
-    }
-
-    /// The number whose first byte has just been read.
-    #[cold]
-    #[allow(clippy::expect_used, reason = "only records that were checked are shown")]
-    fn long_varint(&mut self) -> usize {
-        let mut cursor = Cursor::new(&self.bytes[self.at - 1..]);
-        let number = cursor.varint_u32().expect("a number in a record that was checked can be read");
-        self.at = self.bytes.len() - cursor.rest().len();
-        number as usize
     }
 
     /// The eight bytes that end with a payload of this size, and goes behind it.
@@ -223,24 +272,43 @@ impl<'a> Walk<'a> {
     #[inline(always)]
     fn number(&mut self, tag: u8) -> u64 {
         let size = tag & 15;
-        u64::from_le_bytes(self.window(size)).unbounded_shr(64 - 8 * u32::from(size.min(8)))
+        // The payload goes from the top of the word to its bottom.
+        u64::from_le_bytes(self.window(size)).rotate_left(8 * u32::from(size)) & LOWEST[usize::from(size)]
     }
 
     /// The double that the tag announces.
     #[inline(always)]
     fn double(&mut self, tag: u8) -> f64 {
         let size = tag & 15;
-        f64::from_bits(u64::from_be_bytes(self.window(size)).unbounded_shl(64 - 8 * u32::from(size.min(8))))
+        let payload = u64::from_be_bytes(self.window(size)) & LOWEST[usize::from(size)];
+        f64::from_bits(payload.rotate_right(8 * u32::from(size)))
     }
 
-    /// Appends text and goes behind it.
+    /// So many bytes of text, and goes behind them.
     #[inline(always)]
-    fn text(&mut self, len: usize, out: &mut JsonOut<'_>) {
+    fn text(&mut self, len: usize) -> &'a [u8] {
         let start = self.at;
         self.at += len;
+        &self.bytes[start..self.at]
+    }
+
+    /// Appends text in quotes and goes behind it.
+    #[inline(always)]
+    fn quoted(&mut self, len: usize, out: &mut JsonOut<'_>) {
+        let start = self.at;
+        let text = self.text(len);
         match self.bytes[start..].first_chunk::<WINDOW>() {
-            Some(window) if len <= WINDOW => out.put(window, len),
-            _ => out.text(&self.bytes[start..self.at]),
+            Some(window) if len <= WINDOW => out.value(|room| {
+                room[0] = b'"';
+                room[1..=WINDOW].copy_from_slice(window);
+                room[1 + len] = b'"';
+                len + 2
+            }),
+            _ => out.aside(|out| {
+                out.put(b"\"", 1);
+                out.text(text);
+                out.put(b"\"", 1);
+            }),
         }
     }
 
@@ -263,6 +331,15 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// The number at a place, and the place behind it. By values, so that the place of the caller can stay in a register.
+#[inline(never)]
+#[allow(clippy::expect_used, reason = "only records that were checked are shown")]
+fn long_varint(bytes: &[u8], at: usize) -> (usize, usize) {
+    let mut cursor = Cursor::new(&bytes[at..]);
+    let number = cursor.varint_u32().expect("a number in a record that was checked can be read");
+    (number as usize, bytes.len() - cursor.rest().len())
+}
+
 /// What a number of microseconds has beside whole seconds.
 #[allow(clippy::cast_possible_truncation, reason = "less than a second")]
 fn part(micros: i64) -> u32 {
@@ -273,7 +350,7 @@ fn part(micros: i64) -> u32 {
 #[inline(never)]
 fn write_rare(value: Encoded<'_>, out: &mut JsonOut<'_>) {
     match value.kind() {
-        UINT => out.unsigned(value.number()),
+        UINT => out.value(|room| digits::unsigned(value.number(), room)),
         DECIMAL | CENTS => write_decimal(value.decimal(), out),
         ESCAPED => write_string(value.text().unwrap_or_default(), out),
         BINARY => write_base64(value.payload, out),
@@ -318,7 +395,7 @@ fn write_base64(bytes: &[u8], out: &mut JsonOut<'_>) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use larder_types::ids::{Generation, SyncSlot};
+    use larder_types::ids::Generation;
     use larder_types::value::Value;
     use proptest::prelude::*;
 

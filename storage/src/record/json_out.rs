@@ -2,14 +2,15 @@
 //!
 //! What a lookup spends on small texts is not the copying, it is the deciding: how many bytes, in which steps, is there
 //! room. So a piece is always written whole, as one or two moves of a width that the compiler knows, and only how far
-//! the end moves on depends on the text. What was written beyond it is overwritten by the next piece.
+//! the end moves on depends on the text. What was written beyond it is overwritten by the next piece. A value that
+//! consists of several pieces is written into a room that was found to be there once.
 //!
 //! # Safety
 //! This is the one place where records are written through pointers, and it holds for whatever it is given:
 //! 1. `at` and `end` lie in the allocation of `out` or just behind it, `at` not behind `end`: both come from
 //!    [`Vec::spare_capacity_mut`], and `at` moves on by no more than what was found to be left.
 //! 2. Every byte of the allocation before `at` has been written: those before the vector's length by whoever filled it,
-//!    those behind by [`JsonOut::put`], which never moves further than it has written.
+//!    those behind by [`JsonOut::put`] and [`JsonOut::value`], which never move further than they have written.
 //! 3. `out` is borrowed for as long as the pointers are used. Only [`grow`] touches it meanwhile, and it gives new ones.
 //!
 //! Reading needs no such care: pieces are arrays, taken from slices with their bounds checked.
@@ -20,6 +21,11 @@ use super::padded_text::{BLOCK_BYTES, PaddedText};
 
 /// Bytes of long text that are copied in one step.
 const STEP: usize = 16;
+/// Enough for every value of a fixed form, and for a short text in quotes.
+const ROOM_BYTES: usize = 48;
+
+/// Where a value is written.
+pub(crate) type Room = [u8; ROOM_BYTES];
 
 /// The end of a buffer. What is appended becomes a part of the buffer with [`JsonOut::finish`].
 pub(crate) struct JsonOut<'a> {
@@ -53,13 +59,38 @@ impl<'a> JsonOut<'a> {
         self.at = unsafe { self.at.add(len) };
     }
 
+    /// Appends a value that `write` puts into a room of its own; it returns how much of the room that takes. The room is
+    /// full of zeros, which cost less than to find out what of it was written.
+    #[inline(always)]
+    pub(crate) fn value(&mut self, write: impl FnOnce(&mut Room) -> usize) {
+        if self.end.addr() - self.at.addr() < ROOM_BYTES {
+            (self.at, self.end) = grow(self.out, self.at, ROOM_BYTES);
+        }
+        let room = self.at.cast::<Room>();
+        // SAFETY: at least so many bytes are left up to the end of the allocation, by the lines above. They belong to
+        // the vector alone, and an array of bytes may stand anywhere.
+        unsafe { room.write([0; ROOM_BYTES]) };
+        // SAFETY: as above, and its bytes have just been written. Nobody else uses them while `write` has them.
+        let len = write(unsafe { &mut *room });
+        assert!(len <= ROOM_BYTES, "a value takes no more than its room");
+        // SAFETY: as above, for `len` is at most the room's length. All of the room has been written.
+        self.at = unsafe { self.at.add(len) };
+    }
+
     /// Appends a text that was padded for this.
     #[inline(always)]
     pub(crate) fn padded(&mut self, text: &PaddedText) {
-        if let [block] = text.blocks() {
-            return self.put(block, text.len());
+        if text.len() <= BLOCK_BYTES {
+            self.put(text.first(), text.len());
+        } else {
+            self.aside(|out| out.long_padded(text));
         }
-        for (block, start) in text.blocks().iter().zip((0..text.len()).step_by(BLOCK_BYTES)) {
+    }
+
+    #[inline(never)]
+    fn long_padded(&mut self, text: &PaddedText) {
+        let blocks = std::iter::once(text.first()).chain(text.rest());
+        for (block, start) in blocks.zip((0..text.len()).step_by(BLOCK_BYTES)) {
             self.put(block, (text.len() - start).min(BLOCK_BYTES));
         }
     }
@@ -143,6 +174,7 @@ mod tests {
         Wide([u8; 64], usize),
         Text(Vec<u8>),
         Padded(String),
+        Value(Vec<u8>),
     }
 
     fn any_part() -> impl Strategy<Value = Part> {
@@ -151,6 +183,7 @@ mod tests {
             (any::<u8>(), 0usize..=64).prop_map(|(byte, len)| Part::Wide([byte; 64], len)),
             proptest::collection::vec(any::<u8>(), 0..100).prop_map(Part::Text),
             "[a-z]{0,100}".prop_map(Part::Padded),
+            proptest::collection::vec(any::<u8>(), 0..=ROOM_BYTES).prop_map(Part::Value),
         ]
     }
 
@@ -172,6 +205,13 @@ mod tests {
                 out.padded(&PaddedText::new(text));
                 expected.extend_from_slice(text.as_bytes());
             }
+            Part::Value(value) => {
+                out.value(|room| {
+                    room[..value.len()].copy_from_slice(value);
+                    value.len()
+                });
+                expected.extend_from_slice(value);
+            }
         }
     }
 
@@ -186,8 +226,15 @@ mod tests {
                 let mut out = JsonOut::new(&mut buffer, 0);
                 out.text(&text);
                 out.put(&[b'c'; 4], 1);
+                out.value(|room| {
+                    room.fill(b'd');
+                    1
+                });
                 out.finish();
-                assert_eq!((&buffer[..2], &buffer[2..2 + len], &buffer[2 + len..]), (&b"ab"[..], &text[..], &b"c"[..]));
+                assert_eq!(
+                    (&buffer[..2], &buffer[2..2 + len], &buffer[2 + len..]),
+                    (&b"ab"[..], &text[..], &b"cd"[..])
+                );
             }
         }
     }
@@ -196,6 +243,22 @@ mod tests {
     #[should_panic(expected = "no more of a piece can be appended than there is")]
     fn a_piece_is_no_longer_than_it_is() {
         JsonOut::new(&mut Vec::new(), 64).put(&[0; 8], 9);
+    }
+
+    #[test]
+    #[should_panic(expected = "a value takes no more than its room")]
+    fn a_value_ends_in_its_room() {
+        JsonOut::new(&mut Vec::new(), 0).value(|_| ROOM_BYTES + 1);
+    }
+
+    #[test]
+    fn what_was_not_written_of_a_value_is_zeros() {
+        let mut buffer = vec![1; 4 * ROOM_BYTES];
+        buffer.clear();
+        let mut out = JsonOut::new(&mut buffer, 0);
+        out.value(|_| ROOM_BYTES);
+        out.finish();
+        assert_eq!(buffer, [0; ROOM_BYTES]);
     }
 
     #[test]

@@ -12,16 +12,22 @@ pub(crate) const BLOCK_BYTES: usize = 32;
 /// Text that can be read in whole blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PaddedText {
-    blocks: Box<[[u8; BLOCK_BYTES]]>,
+    /// Stands here and not behind a pointer, as most texts have no other.
+    first: [u8; BLOCK_BYTES],
     len: usize,
+    rest: Box<[[u8; BLOCK_BYTES]]>,
 }
 
 impl PaddedText {
     /// A copy of the text.
     pub(crate) fn new(text: &str) -> Self {
-        let mut blocks = vec![[0; BLOCK_BYTES]; text.len().div_ceil(BLOCK_BYTES).max(1)];
-        blocks.as_flattened_mut()[..text.len()].copy_from_slice(text.as_bytes());
-        Self { blocks: blocks.into(), len: text.len() }
+        let (whole, last) = text.as_bytes().as_chunks();
+        let mut padded = [0; BLOCK_BYTES];
+        padded[..last.len()].copy_from_slice(last);
+        let blocks = whole.iter().copied().chain((whole.is_empty() || !last.is_empty()).then_some(padded));
+        let mut rest: Vec<_> = blocks.collect();
+        let first = rest.remove(0);
+        Self { first, len: text.len(), rest: rest.into() }
     }
 
     /// Bytes of the text.
@@ -29,15 +35,22 @@ impl PaddedText {
         self.len
     }
 
-    /// The text and what stands behind it.
-    pub(crate) fn blocks(&self) -> &[[u8; BLOCK_BYTES]] {
-        &self.blocks
+    /// The text's first block.
+    pub(crate) fn first(&self) -> &[u8; BLOCK_BYTES] {
+        &self.first
+    }
+
+    /// The other blocks of a text that is longer than one.
+    pub(crate) fn rest(&self) -> &[[u8; BLOCK_BYTES]] {
+        &self.rest
     }
 
     /// The text.
     #[cfg(test)]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.blocks.as_flattened()[..self.len]
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut blocks = [&[self.first], &*self.rest].concat().concat();
+        assert!(blocks.drain(self.len..).all(|byte| byte == 0), "behind the text stand zeros");
+        blocks
     }
 }
 
@@ -50,9 +63,8 @@ mod tests {
         for len in 0..=3 * BLOCK_BYTES {
             let text = "x".repeat(len);
             let padded = PaddedText::new(&text);
-            assert_eq!((padded.as_bytes(), padded.len()), (text.as_bytes(), len));
-            assert_eq!(padded.blocks().len(), 1 + len.saturating_sub(1) / BLOCK_BYTES);
-            assert!(padded.blocks().as_flattened()[len..].iter().all(|byte| *byte == 0));
+            assert_eq!((&*padded.to_bytes(), padded.len()), (text.as_bytes(), len));
+            assert_eq!(padded.rest().len(), len.saturating_sub(1) / BLOCK_BYTES);
         }
     }
 }

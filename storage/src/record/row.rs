@@ -115,6 +115,11 @@ impl<'a> Row<'a> {
         Groups(Cursor::new(self.groups))
     }
 
+    /// Where in the record the groups begin.
+    pub(crate) fn groups_at(&self) -> usize {
+        self.bytes.len() - self.groups.len()
+    }
+
     /// The groups that no clear has made absent.
     pub(crate) fn live(self, clears: &Clears) -> impl Iterator<Item = Group<'a>> {
         self.groups().filter(|group| group.is_live(clears))
@@ -165,11 +170,6 @@ impl Group<'_> {
 pub(crate) struct Groups<'a>(Cursor<'a>);
 
 impl<'a> Groups<'a> {
-    /// Bytes of the record behind the last group.
-    pub(crate) fn left(&self) -> usize {
-        self.0.rest().len()
-    }
-
     fn step(&mut self) -> Result<Option<Group<'a>>, Malformed> {
         let cursor = &mut self.0;
         if cursor.is_empty() {

@@ -48,25 +48,22 @@ const LOWEST: [u64; 16] = {
     }
     masks
 };
-/// In the table of payloads: how many bytes there are is said by a number behind the tag.
-const AS_FOLLOWS: u8 = u8::MAX;
-/// The bytes of payload behind each tag.
-#[allow(clippy::cast_possible_truncation, reason = "tags are bytes, and payloads are not that long")]
-const PAYLOADS: [u8; 256] = {
-    let mut payloads = [0; 256];
+/// The tags whose size is that of the payload: nearly all. A branch on this is foreseen, so that where the next value
+/// begins waits for no more than its tag; a table of the sizes would be waited for.
+#[allow(clippy::cast_possible_truncation, reason = "tags are bytes")]
+const SIZED: [bool; 256] = {
+    let mut sized = [true; 256];
     let mut tag = 0;
     while tag < 256 {
         let (kind, size) = ((tag >> 4) as u8, (tag & 15) as u8);
-        payloads[tag] = match kind {
-            CONSTANT => 0,
-            DECIMAL => 1 + mantissa_len(size) as u8,
-            CENTS => mantissa_len(size) as u8,
-            PLAIN..=STRUCT if size == LONG => AS_FOLLOWS,
-            _ => size,
+        sized[tag] = match kind {
+            CONSTANT => size == 0,
+            DECIMAL => false,
+            _ => size != LONG,
         };
         tag += 1;
     }
-    payloads
+    sized
 };
 
 /// What is shown of records, and what it takes.
@@ -222,9 +219,12 @@ impl<'a> Walk<'a> {
     fn skip(&mut self, values: usize) {
         for _ in 0..values {
             let tag = self.byte();
-            self.at += match PAYLOADS[usize::from(tag)] {
-                AS_FOLLOWS => self.len(tag),
-                len => usize::from(len),
+            self.at += match tag >> 4 {
+                _ if SIZED[usize::from(tag)] => usize::from(tag & 15),
+                CONSTANT => 0,
+                DECIMAL => 1 + mantissa_len(tag & 15),
+                CENTS => mantissa_len(tag & 15),
+                _ => self.len(tag),
             };
         }
     }

@@ -291,8 +291,8 @@ fn put_sized(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-pub(super) const fn mantissa_len(size: u8) -> usize {
-    if size == LONG { 16 } else { size as usize }
+pub(super) fn mantissa_len(size: u8) -> usize {
+    if size == LONG { 16 } else { usize::from(size) }
 }
 
 fn is_trimmed(bytes: &[u8]) -> bool {

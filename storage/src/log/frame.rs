@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | length of the payload |
 //! | 4 | 4 | CRC32C, see below |
-//! | 8 | 1 | type: 1 entry, 2 vote, 3 truncate, 4 purge, 5 committed, 6 mark |
+//! | 8 | 1 | type: 1 entry, 2 vote, 3 truncate, 4 purge, 5 committed, 6 mark, 7 forget |
 //! | 9 | 1 | flags, by type |
 //! | 10 | 2 | group; 0 in a mark |
 //! | 12 | 4 | how far the segment was known to be on disk when this frame was written, as an offset |
@@ -23,6 +23,7 @@
 //! | purge: entries up to a log id are gone | 0 | that log id | none |
 //! | committed | 1 if nothing is | the log id (zeros if nothing) | none |
 //! | mark: nothing but the offset at 12 | 0 | zeros | none |
+//! | forget: all that was said of the group is gone | 0 | zeros | none |
 //!
 //! The checksum runs over the frame's own offset in the segment (4 bytes), then the frame without the checksum itself,
 //! padding included, and starts from the segment's salt. So a frame is valid at one place of one segment only: neither
@@ -46,6 +47,7 @@ const TRUNCATE: u8 = 3;
 const PURGE: u8 = 4;
 const COMMITTED: u8 = 5;
 const MARK: u8 = 6;
+const FORGET: u8 = 7;
 
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub(super) enum Body<'a> {
     Committed(Option<LogId>),
     /// Nothing; it only carries [`Frame::synced`].
     Mark,
+    /// The group is as if it had never been.
+    Forget,
 }
 
 /// A frame, with its payload where it lies.
@@ -104,7 +108,7 @@ impl<'a> Frame<'a> {
         let header = bytes.first_chunk::<HEADER_BYTES>()?;
         let synced = u32_at(header, 12);
         // What cannot be is cheap to see, and most of what a scan for later frames looks at cannot be.
-        if !(ENTRY..=MARK).contains(&header[8]) || synced > offset {
+        if !(ENTRY..=FORGET).contains(&header[8]) || synced > offset {
             return None;
         }
         let payload_bytes = usize::try_from(u32_at(header, 0)).ok()?;
@@ -121,6 +125,7 @@ impl<'a> Frame<'a> {
             (PURGE, 0) => Body::Purge(id),
             (COMMITTED, flags @ 0..=1) => Body::Committed((flags == 0).then_some(id)),
             (MARK, 0) => Body::Mark,
+            (FORGET, 0) => Body::Forget,
             _ => return None,
         };
         let group = GroupId(u16::from_le_bytes([header[10], header[11]]));
@@ -142,6 +147,7 @@ impl<'a> Frame<'a> {
             Body::Committed(Some(id)) => (COMMITTED, 0, id, &[]),
             Body::Committed(None) => (COMMITTED, 1, NONE, &[]),
             Body::Mark => (MARK, 0, NONE, &[]),
+            Body::Forget => (FORGET, 0, NONE, &[]),
         }
     }
 }

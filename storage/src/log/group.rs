@@ -155,6 +155,11 @@ impl Group {
         true
     }
 
+    /// Is as if nothing had ever been in it. Numbers of slots go on: what is on its way to disk is nobody's any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self { next_number: self.next_number, ..Self::default() };
+    }
+
     pub(super) fn set_vote(&mut self, vote: Vote) {
         self.vote = Some(vote);
     }

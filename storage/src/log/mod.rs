@@ -45,6 +45,7 @@ mod recovery;
 mod segment;
 mod segments;
 mod spare;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -56,6 +57,7 @@ use meter::Meter;
 use segment::Header;
 use segments::{SegmentInfo, Segments};
 use spare::Spare;
+pub use steps::{LogSteps, LogWriter};
 use writer::{Cache, Message, Pending, Record, Writer};
 
 /// Smallest segment that [`Log::open`] accepts: a header, a few groups and some entries.
@@ -134,12 +136,14 @@ pub struct LogOptions {
     /// being written come on top: whoever appends must bound them. So does the place of each entry, about 100 bytes, until
     /// it is purged.
     pub cache_bytes: u64,
+    /// Who writes.
+    pub writer: LogWriter,
 }
 
 impl Default for LogOptions {
-    /// 64 MiB a segment, 128 MiB of cache.
+    /// 64 MiB a segment, 128 MiB of cache, a thread that writes.
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 128 << 20 }
+        Self { segment_bytes: 64 << 20, cache_bytes: 128 << 20, writer: LogWriter::Thread }
     }
 }
 
@@ -179,6 +183,7 @@ struct Inner {
     groups: Mutex<BTreeMap<GroupId, Arc<GroupCell>>>,
     sender: Sender<Message>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    steps: Option<LogSteps>,
     segment_bytes: u64,
 }
 
@@ -231,7 +236,10 @@ impl Log {
             segments: Mutex::new(recovered.segments),
             meter: Arc::default(),
         });
-        let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MESSAGES);
+        let (sender, receiver) = match options.writer {
+            LogWriter::Thread => crossbeam_channel::bounded(QUEUE_MESSAGES),
+            LogWriter::Steps(_) => crossbeam_channel::unbounded(),
+        };
         let mut writer = Writer {
             disk,
             dir: dir.to_path_buf(),
@@ -247,13 +255,20 @@ impl Log {
         };
         writer.collect()?;
         writer.pace()?;
-        let thread = spawn(writer)?;
+        let (thread, steps) = match options.writer {
+            LogWriter::Thread => (Some(spawn(writer)?), None),
+            LogWriter::Steps(steps) => {
+                steps.open(writer);
+                (None, Some(steps))
+            }
+        };
         let cells = recovered.groups.into_iter().map(|(id, group)| (id, GroupCell::new(id, group))).collect();
         let inner = Inner {
             shared,
             groups: Mutex::new(cells),
             sender,
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(thread),
+            steps,
             segment_bytes: options.segment_bytes,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -435,6 +450,18 @@ impl GroupLog {
         Ok(())
     }
 
+    /// Forgets everything of the group: entries, vote, and positions; `done` is called when that is on disk. For a replica
+    /// that is given up: another one of the group begins like new.
+    pub fn forget(&self, done: Done) {
+        let waiter = Waiter::new(done);
+        if let Err(error) = self.inner.shared.failure.check() {
+            return waiter.tell(Err(error));
+        }
+        let _order = self.cell.order();
+        self.cell.state().forget();
+        self.send(Record::Forget, Some(waiter));
+    }
+
     /// The entries in this range of indexes that exist, at least one if any does, else as many as fit `max_bytes`.
     ///
     /// # Errors
@@ -486,11 +513,18 @@ impl GroupLog {
         let queued = self.inner.shared.meter.queue(record.frame_bytes());
         // If the writer has ended, dropping the message tells its waiter.
         let _ = self.inner.sender.send(Message::Write { cell, record, waiter, queued });
+        if let Some(steps) = &self.inner.steps {
+            steps.tell();
+        }
     }
 }
 
 impl Inner {
     fn close(&self) {
+        if let Some(steps) = &self.steps {
+            let _ = self.sender.send(Message::Close);
+            return steps.tell();
+        }
         let Some(writer) = lock(&self.thread).take() else { return };
         // If the last handle goes in a callback we are the writer, and end by ourselves: there are no senders left.
         if writer.thread().id() == thread::current().id() {
@@ -499,7 +533,7 @@ impl Inner {
         // This fails if the writer has ended. If it has panicked, that was reported as the log's failure.
         let _ = self.sender.send(Message::Close);
         let _ = writer.join();
-        self.shared.failure.set(&closed());
+        self.shared.end();
     }
 }
 
@@ -510,6 +544,11 @@ impl Drop for Inner {
 }
 
 impl Shared {
+    /// Notes that the log was closed in order.
+    fn end(&self) {
+        self.failure.set(&closed());
+    }
+
     /// Makes this the log's failure, unless it has one already.
     fn fail(&self, error: &io::Error) {
         if self.failure.set(error) {

@@ -134,7 +134,7 @@ impl Scanned {
 
     /// Replays a segment that is not the last: everything up to this end is valid.
     fn replay_to(mut self, end: u64, replay: &mut Replay, segments: &mut Segments) -> Result<(), LogError> {
-        let (valid, _) = self.replay(end, replay)?;
+        let (valid, _) = self.replay(end, replay, segments)?;
         if valid != end {
             return Err(self.damaged(valid, "the frame is damaged"));
         }
@@ -144,7 +144,7 @@ impl Scanned {
 
     /// Replays the last segment, and makes what is valid durable and what is not zero.
     fn replay_tail(mut self, replay: &mut Replay, segments: &mut Segments) -> Result<Active, LogError> {
-        let (end, synced) = self.replay(self.segment.bytes, replay)?;
+        let (end, synced) = self.replay(self.segment.bytes, replay, segments)?;
         let dirty_end = self.dirty_end(end);
         if let Some(proof) = self.proof_beyond(end, dirty_end) {
             let what = format!("the frame is damaged; it was on disk before the one at offset {proof} was written");
@@ -156,7 +156,8 @@ impl Scanned {
     }
 
     /// Replays valid frames up to this end at most. Returns where they end, and how far that is known to be on disk.
-    fn replay(&mut self, end: u64, replay: &mut Replay) -> Result<(u64, u64), LogError> {
+    /// `segments` are those before this one.
+    fn replay(&mut self, end: u64, replay: &mut Replay, segments: &mut Segments) -> Result<(u64, u64), LogError> {
         let start = segment::frames_start(self.header.checkpoint.len());
         let (mut at, mut synced) = (start, start);
         while at < end {
@@ -165,9 +166,14 @@ impl Scanned {
             replay.apply(&frame, place).map_err(|what| self.damaged(at, what))?;
             synced = synced.max(u64::from(frame.synced));
             at += bytes as u64;
-            if let Body::Entry { id, .. } = frame.body {
-                let group = frame.group;
-                self.info.note(group, id.index);
+            let group = frame.group;
+            match frame.body {
+                Body::Entry { id, .. } => self.info.note(group, id.index),
+                Body::Forget => {
+                    segments.forget(group);
+                    self.info.forget(group);
+                }
+                _ => {}
             }
         }
         Ok((at, synced.min(at)))
@@ -242,10 +248,14 @@ impl Replay {
     /// # Errors
     /// Why the frame cannot follow those before.
     fn apply(&mut self, frame: &Frame<'_>, place: Place) -> Result<(), &'static str> {
-        if frame.body == Body::Mark {
-            return Ok(());
+        match frame.body {
+            Body::Mark => Ok(()),
+            Body::Forget => {
+                self.groups.remove(&frame.group);
+                Ok(())
+            }
+            body => self.groups.entry(frame.group).or_default().apply(body, place),
         }
-        self.groups.entry(frame.group).or_default().apply(frame.body, place)
     }
 
     /// Compares with the checkpoint of the segment that was reached.
@@ -308,7 +318,8 @@ impl GroupReplay {
                 self.slots.drain(..index(gone - of_missing).min(self.slots.len()));
                 self.state.purged = Some(id);
             }
-            Body::Mark => {}
+            // They concern no entry.
+            Body::Mark | Body::Forget => {}
         }
         Ok(())
     }

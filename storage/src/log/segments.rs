@@ -29,9 +29,19 @@ impl SegmentInfo {
         let newest = self.newest.entry(group).or_insert(index);
         *newest = index.max(*newest);
     }
+
+    /// Notes that nobody needs a group's entries in it any more.
+    pub(super) fn forget(&mut self, group: GroupId) {
+        self.newest.remove(&group);
+    }
 }
 
 impl Segments {
+    /// Notes that nobody needs a group's entries any more, whatever their indexes.
+    pub(super) fn forget(&mut self, group: GroupId) {
+        self.0.iter_mut().for_each(|segment| segment.forget(group));
+    }
+
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(|segment| segment.bytes).sum()

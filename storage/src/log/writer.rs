@@ -63,6 +63,8 @@ pub(super) enum Record {
     Purge { upto: LogId, last: Option<LogId> },
     /// How far it is committed.
     Committed(Option<LogId>),
+    /// It is as if it had never been.
+    Forget,
 }
 
 /// The segment that is being written.
@@ -120,10 +122,7 @@ impl Writer {
         let mut round = Vec::new();
         let mut closing = false;
         let result = loop {
-            let done = self.take_round(&mut round).and_then(|last| {
-                closing = last;
-                if last { self.finish(&mut round) } else { self.commit(&mut round) }
-            });
+            let done = self.round(&mut round, &mut closing);
             if closing || done.is_err() {
                 break done;
             }
@@ -132,6 +131,34 @@ impl Writer {
             self.shared.fail(&error);
             self.refuse(round, closing);
         }
+    }
+
+    /// Works until it would wait, for at most a round. Returns whether the log goes on.
+    pub(super) fn step(&mut self) -> bool {
+        let mut round = Vec::new();
+        let mut closing = false;
+        let mut done = Ok(());
+        if !self.receiver.is_empty() {
+            done = self.round(&mut round, &mut closing);
+        }
+        let done = done.and_then(|()| {
+            self.collect_unsynced()?;
+            while self.prepare()? == Step::More {}
+            Ok(())
+        });
+        match done {
+            Ok(()) if closing => self.shared.end(),
+            Ok(()) => return true,
+            // Whoever is told must find the log failed. Those that are still queued are told when they are dropped.
+            Err(error) => self.shared.fail(&error),
+        }
+        false
+    }
+
+    /// Takes a round and writes it. Notes whether it is the last.
+    fn round(&mut self, round: &mut Vec<Message>, closing: &mut bool) -> io::Result<()> {
+        *closing = self.take_round(round)?;
+        if *closing { self.finish(round) } else { self.commit(round) }
     }
 
     /// Waits for work and takes what is there. Returns whether the log is to be closed.
@@ -261,6 +288,12 @@ impl Writer {
             Record::Committed(committed) => {
                 self.encode_body(cell.id, Body::Committed(*committed))?;
                 self.state(cell.id).committed = *committed;
+            }
+            Record::Forget => {
+                self.encode_body(cell.id, Body::Forget)?;
+                self.states.remove(&cell.id);
+                // Whoever gives up a segment for it syncs this frame first.
+                lock(&self.shared.segments).forget(cell.id);
             }
         }
         Ok(())
@@ -457,7 +490,9 @@ impl Record {
     pub(super) fn frame_bytes(&self) -> u64 {
         let bytes = match self {
             Self::Entries { entries, .. } => entries.iter().map(|entry| frame::frame_bytes(entry.payload.len())).sum(),
-            Self::Vote(_) | Self::Truncate { .. } | Self::Purge { .. } | Self::Committed(_) => frame::HEADER_BYTES,
+            Self::Vote(_) | Self::Truncate { .. } | Self::Purge { .. } | Self::Committed(_) | Self::Forget => {
+                frame::HEADER_BYTES
+            }
         };
         bytes as u64
     }

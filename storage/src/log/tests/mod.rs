@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The smallest segments, so that every test sees several.
 fn small() -> LogOptions {
-    LogOptions { segment_bytes: MIN_SEGMENT_BYTES, cache_bytes: 4096 }
+    LogOptions { segment_bytes: MIN_SEGMENT_BYTES, cache_bytes: 4096, ..LogOptions::default() }
 }
 
 fn open(disk: &FakeDisk) -> Log {

@@ -38,6 +38,8 @@ pub(super) enum Step {
     Vote { group: u16 },
     /// Note as committed the entry that is so far from the last one.
     Commit { group: u16, behind: usize },
+    /// Forget the group.
+    Forget { group: u16 },
     /// Wait for everything.
     Wait,
     /// Close and open again; or, unless cleanly, as after a kill.
@@ -52,6 +54,7 @@ pub(super) enum Change {
     Purge(LogId),
     Vote(Vote),
     Committed(Option<LogId>),
+    Forget,
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -63,6 +66,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (group.clone(), 1..6usize).prop_map(|(group, gone)| Step::Truncate { group, gone }),
         3 => (group.clone(), 1..12u64).prop_map(|(group, gone)| Step::Purge { group, gone }),
         2 => group.clone().prop_map(|group| Step::Vote { group }),
+        1 => group.clone().prop_map(|group| Step::Forget { group }),
         2 => (group, 0..4usize).prop_map(|(group, behind)| Step::Commit { group, behind }),
         4 => Just(Step::Wait),
     ]
@@ -125,6 +129,7 @@ impl Model {
                 let id = entries.len().checked_sub(behind + 1).map(|at| entries[at].id);
                 (*group, vec![Change::Committed(id)])
             }
+            Step::Forget { group } => (*group, vec![Change::Forget]),
             Step::Wait | Step::Reopen { .. } => (0, Vec::new()),
         }
     }
@@ -142,6 +147,7 @@ impl Model {
             }
             Change::Vote(vote) => group.vote = Some(*vote),
             Change::Committed(committed) => group.committed = *committed,
+            Change::Forget => *group = ModelGroup::default(),
         }
     }
 
@@ -195,6 +201,10 @@ impl Run {
             Some(Change::Committed(committed)) => group.save_committed(*committed)?,
             Some(Change::Vote(vote)) => {
                 group.save_vote(*vote, done);
+                self.waiting.push((self.history.len() - 1, receipt));
+            }
+            Some(Change::Forget) => {
+                group.forget(done);
                 self.waiting.push((self.history.len() - 1, receipt));
             }
             Some(Change::Entry(_)) => {

@@ -207,7 +207,7 @@ fn a_log_has_one_owner_at_a_time() {
 #[test]
 fn segment_sizes_outside_the_limits_are_refused() {
     for segment_bytes in [MIN_SEGMENT_BYTES - 1, MAX_SEGMENT_BYTES + 1] {
-        let options = LogOptions { segment_bytes, cache_bytes: 0 };
+        let options = LogOptions { segment_bytes, cache_bytes: 0, ..LogOptions::default() };
         assert!(Log::open(Arc::new(FakeDisk::new()), Path::new(DIR), options, Box::new(|_| {})).is_err());
     }
 }
@@ -217,7 +217,7 @@ fn the_size_of_segments_can_change() {
     let disk = FakeDisk::new();
     let mut expected = Vec::new();
     for (round, segment_bytes) in [32 << 10, 16 << 10, 48 << 10].into_iter().enumerate() {
-        let options = LogOptions { segment_bytes, cache_bytes: 0 };
+        let options = LogOptions { segment_bytes, cache_bytes: 0, ..LogOptions::default() };
         let log = Log::open(Arc::new(disk.clone()), Path::new(DIR), options, Box::new(|_| {})).unwrap();
         let group = log.group(GroupId(1));
         let from = round as u64 * 50;
@@ -292,4 +292,54 @@ fn what_the_log_holds_is_counted() {
     append(&one, vec![entry(20, 1, 10)]).unwrap_err();
     assert!(log.usage().failed);
     until("nothing is queued", || log.usage().queued_bytes == 0);
+}
+
+#[test]
+fn a_stepped_log_writes_when_it_is_told_to() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let (due, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let steps = {
+        let due = Arc::clone(&due);
+        LogSteps::new(Arc::new(move || {
+            due.fetch_add(1, Ordering::SeqCst);
+        }))
+    };
+    let disk = FakeDisk::new();
+    let options = LogOptions { writer: LogWriter::Steps(steps.clone()), ..small() };
+    let log = Log::open(Arc::new(disk.clone()), Path::new("log"), options, Box::new(|_| {})).unwrap();
+    let group = log.group(GroupId(1));
+    let done = Arc::clone(&told);
+    let vote = Vote { term: 1, candidate: ReplicaId(1), committed: false };
+    let tell = move |result: io::Result<()>| {
+        done.fetch_add(usize::from(result.is_ok()), Ordering::SeqCst);
+    };
+    group.save_vote(vote, Box::new(tell));
+    assert_eq!((due.load(Ordering::SeqCst), told.load(Ordering::SeqCst)), (1, 0));
+    let vote_after = |disk: &FakeDisk| {
+        let disk = Arc::new(disk.power_cut(0));
+        Log::open(disk, Path::new("log"), small(), Box::new(|_| {})).unwrap().group(GroupId(1)).state().vote
+    };
+    assert_eq!(vote_after(&disk), None, "it is readable and not on disk");
+    assert!(steps.step());
+    assert_eq!((told.load(Ordering::SeqCst), vote_after(&disk)), (1, Some(vote)));
+    log.close();
+    assert!(!steps.step(), "a closed log ends");
+    assert!(steps.has_ended());
+}
+
+#[test]
+fn a_log_that_is_cut_tells_who_waits() {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+
+    let steps = LogSteps::new(Arc::new(|| {}));
+    let options = LogOptions { writer: LogWriter::Steps(steps.clone()), ..small() };
+    let log = Log::open(Arc::new(FakeDisk::new()), Path::new("log"), options, Box::new(|_| {})).unwrap();
+    let (sender, told) = mpsc::channel();
+    let vote = Vote { term: 1, candidate: ReplicaId(1), committed: false };
+    log.group(GroupId(1)).save_vote(vote, Box::new(move |result| sender.send(result.is_err()).unwrap()));
+    steps.cut();
+    assert_eq!(told.try_recv(), Ok(true));
 }

@@ -74,6 +74,12 @@ impl ShardReader {
         Self { shared }
     }
 
+    /// Whether both read the same shard.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Looks a record up and shows it to `visit`, or returns `None` if the shard holds no such record. `hash` must be
     /// the key's placement hash.
     pub fn get<R>(

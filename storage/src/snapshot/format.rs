@@ -152,6 +152,11 @@ impl Trailer {
     }
 }
 
+/// The checksum in the header of a file that was verified.
+pub(super) fn header_checksum(bytes: &[u8]) -> u32 {
+    u32_at(bytes, 60)
+}
+
 impl Block {
     /// The block's bytes, after checking them and the zeros behind them.
     ///

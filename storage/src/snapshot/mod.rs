@@ -19,17 +19,20 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use larder_types::ids::GroupId;
 
 use crate::disk::{Disk, FileBytes};
 
 mod format;
+mod incoming;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use format::MAX_BLOCK_BYTES;
+pub use incoming::{Arrived, Incoming};
 
 const EXTENSION: &str = ".snapshot";
 const PARTIAL: &str = ".snapshot.partial";
@@ -56,6 +59,8 @@ type Block<'a> = Result<Cow<'a, [u8]>, SnapshotError>;
 pub struct SnapshotStore {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// Snapshots that began to arrive.
+    arrivals: Arc<AtomicU64>,
 }
 
 /// A snapshot on disk. Stays readable when it is replaced by a newer one.
@@ -77,7 +82,7 @@ impl SnapshotStore {
         disk.create_dir(dir)?;
         // What is shown must stay, before anything older is removed.
         disk.sync_dir(dir)?;
-        let store = Self { disk, dir: dir.to_path_buf() };
+        let store = Self { disk, dir: dir.to_path_buf(), arrivals: Arc::default() };
         let names = store.disk.list(dir)?;
         for name in names.iter().filter(|name| name.ends_with(PARTIAL)) {
             store.disk.remove(&dir.join(name))?;
@@ -125,7 +130,6 @@ impl SnapshotStore {
         blobs: [&[u8]; 2],
         blocks: impl Iterator<Item = Block<'a>>,
     ) -> Result<(), SnapshotError> {
-        let path = self.path(group, index);
         let partial = self.dir.join(name(group, index, PARTIAL));
         let header = format::Header::new(group, index, blobs[0], blobs[1]);
         if let Err(error) = self.write_partial(&partial, header, blobs, blocks) {
@@ -133,7 +137,12 @@ impl SnapshotStore {
             let _ = self.disk.remove(&partial);
             return Err(error);
         }
-        self.disk.rename(&partial, &path)?;
+        self.show(&partial, group, index)
+    }
+
+    /// Gives a file that is whole and on disk its final name, and removes older ones.
+    fn show(&self, file: &Path, group: GroupId, index: u64) -> Result<(), SnapshotError> {
+        self.disk.rename(file, &self.path(group, index))?;
         self.disk.sync_dir(&self.dir)?;
         for older in self.indexes(group)?.into_iter().filter(|&older| older < index) {
             self.disk.remove(&self.path(group, older))?;
@@ -206,6 +215,19 @@ impl SnapshotStore {
 }
 
 impl Snapshot {
+    /// The bytes of the file.
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The checksum of the file's header, which covers that of all before the blocks: names the file among those of its
+    /// group and position.
+    #[must_use]
+    pub fn header_checksum(&self) -> u32 {
+        format::header_checksum(&self.bytes)
+    }
+
     /// The position it was written with.
     #[must_use]
     pub fn index(&self) -> u64 {

@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 use larder_types::api::{Counts, FieldSpec, RejectedRow, RunKind};
-use larder_types::ids::{CollectionId, Generation, Micros, SyncSlot};
+use larder_types::ids::{CollectionId, Generation, GroupId, Micros, NodeId, ReplicaId, SyncSlot};
 use larder_types::names::{CollectionName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use serde::{Deserialize, Serialize};
 
+use super::cluster_map::{Contact, NodeState};
 use super::definitions::{ApiKey, ClusterSettings};
 use super::format::{self, FormatError};
 
@@ -137,6 +138,90 @@ pub enum CatalogCommand {
         /// Records that a sweep cleared or deleted.
         swept: u64,
     },
+    /// Makes the map of the cluster, with one node that holds all groups. Refused if done already.
+    FormCluster {
+        /// Replicas of each group, as soon as there are enough nodes. Odd.
+        replication_factor: u8,
+        /// The node.
+        contact: Contact,
+        /// Its replicas in order of their groups.
+        replicas: Vec<ReplicaId>,
+        /// When.
+        at: Micros,
+    },
+    /// Takes a node in: gives it an id and a replica of the catalog. Repeatable, also to come back: a node that lost its
+    /// replica of the catalog while it was away gets another. Refused for a node that was removed (409).
+    JoinNode {
+        /// The node.
+        contact: Contact,
+        /// When.
+        at: Micros,
+    },
+    /// Alters what is known of a node. Repeatable.
+    UpdateNode {
+        /// The node.
+        node: NodeId,
+        /// The same incarnation, and what else is new.
+        contact: Contact,
+    },
+    /// Alters what is meant for a node. Repeatable. A node is removed only when it holds no replica.
+    SetNodeState {
+        /// The node.
+        node: NodeId,
+        /// What is meant.
+        state: NodeState,
+    },
+    /// Begins to change a group's replicas; refused while another change of the group is under way.
+    StartChange {
+        /// The group.
+        group: GroupId,
+        /// What to change.
+        wanted: Wanted,
+    },
+    /// Ends a change. Repeatable.
+    EndChange {
+        /// The group.
+        group: GroupId,
+        /// The change.
+        change: u64,
+        /// Whether the group's membership has followed; if not, the replica that was added is taken off the map.
+        done: bool,
+    },
+}
+
+/// How a group's replicas are to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Wanted {
+    /// A new replica.
+    Add {
+        /// Where, and as what.
+        place: Place,
+        /// The voter that goes for it.
+        instead: Option<ReplicaId>,
+    },
+    /// A vote for a learner.
+    Promote {
+        /// The learner.
+        replica: ReplicaId,
+        /// The voter that becomes a learner for it.
+        instead: Option<ReplicaId>,
+    },
+    /// One replica less.
+    Remove {
+        /// The replica.
+        replica: ReplicaId,
+    },
+}
+
+/// Where a new replica is to be, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// As a voter on this node.
+    Voter(NodeId),
+    /// As a learner on this node.
+    Learner(NodeId),
 }
 
 /// What a batch did: kept for the debugger and for repeats of the same batch.
@@ -172,7 +257,7 @@ pub struct BatchOutcome {
 }
 
 /// What a command did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CatalogReply {
     /// Done; nothing more to say.
     Done,
@@ -194,6 +279,20 @@ pub enum CatalogReply {
     Committing {
         /// The intent.
         intent: Option<u64>,
+    },
+    /// A node is in.
+    Joined {
+        /// Its id.
+        node: NodeId,
+        /// Its replica of the catalog.
+        replica: ReplicaId,
+        /// Replicas of each group, as far as there are nodes.
+        replication_factor: u8,
+    },
+    /// A change has begun.
+    Changing {
+        /// Its id.
+        change: u64,
     },
 }
 

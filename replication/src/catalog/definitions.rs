@@ -15,6 +15,8 @@ use larder_types::patch::ExitMode;
 use larder_types::value::ValueType;
 use serde::{Deserialize, Serialize};
 
+use super::cluster_map::ClusterMap;
+
 /// The definitions at one position of the catalog's log. Immutable: a change makes a new one and shares what is same.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
@@ -27,6 +29,8 @@ pub struct Catalog {
     pub collections: BTreeMap<CollectionName, Arc<Collection>>,
     /// All API keys by id.
     pub keys: BTreeMap<String, Arc<ApiKey>>,
+    /// The nodes and where replicas are; without nodes before it was made.
+    pub map: Arc<ClusterMap>,
 }
 
 /// What is fixed when a cluster is made.

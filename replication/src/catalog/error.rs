@@ -1,10 +1,12 @@
 //! Refusals: why a command changed nothing, the same on every replica.
 
 use larder_types::error::ErrorCode;
+use larder_types::ids::NodeId;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// Why a command was refused; the same on every replica.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct CatalogError {
     /// The code for the caller.
@@ -25,6 +27,13 @@ impl CatalogError {
     pub(crate) fn with(mut self, details: serde_json::Value) -> Self {
         self.details = details;
         self
+    }
+
+    /// What a node hears that was removed.
+    pub(crate) fn removed(node: NodeId) -> Self {
+        let message =
+            format!("node {node} was removed from the cluster: empty its data directory to join as a new node");
+        Self::new(ErrorCode::Conflict, message)
     }
 
     /// Lists everything that is wrong with a definition, so that it can be mended at once.

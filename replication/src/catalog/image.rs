@@ -10,6 +10,7 @@ use larder_types::ids::{CollectionId, SyncSlot};
 use larder_types::names::{CollectionName, IndexName};
 use serde::{Deserialize, Serialize};
 
+use super::cluster_map::ClusterMap;
 use super::definitions::{ApiKey, Catalog, ClusterSettings, Collection, Field, Sync};
 use super::format::{self, FormatError};
 use super::intent::IntentAction;
@@ -34,6 +35,9 @@ struct Image<R> {
     next_intent: u64,
     intents: BTreeMap<u64, IntentAction>,
     runs: R,
+    /// Left out before the map was made, as by versions that had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    map: Option<ClusterMap>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +70,7 @@ impl CatalogState {
             next_intent: self.intents.next(),
             intents: self.intents.pending(),
             runs: &*runs,
+            map: (!catalog.map.nodes.is_empty()).then(|| ClusterMap::clone(&catalog.map)),
         };
         format::encode(SNAPSHOT_VERSION, &image)
     }
@@ -88,6 +93,10 @@ impl CatalogState {
         catalog.keys = image.keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect();
         let runs = RunRecord::from_runs(image.runs).map_err(FormatError::Contradiction)?;
         check_runs(&catalog, &runs).map_err(FormatError::Contradiction)?;
+        if let Some(map) = image.map {
+            check_map(&map, catalog.cluster.as_ref()).map_err(|what| FormatError::Contradiction(what.to_owned()))?;
+            catalog.map = Arc::new(map);
+        }
         if image.intents.last_key_value().is_some_and(|(last, _)| *last >= image.next_intent) {
             return Err(FormatError::Contradiction("an intent has an id that was never given".to_owned()));
         }
@@ -167,6 +176,37 @@ fn check_collection(image: &CollectionImage, next_collection: u32) -> Result<(),
         }
     }
     if unowned.is_empty() { Ok(()) } else { Err(format!("a field of collection `{name}` has no owner")) }
+}
+
+/// Checks that the map keeps its invariants.
+fn check_map(map: &ClusterMap, cluster: Option<&ClusterSettings>) -> Result<(), &'static str> {
+    if cluster.is_none_or(|cluster| map.groups.len() != usize::from(cluster.shards) + 1) {
+        return Err("the map has not one placement for each group");
+    }
+    if map.nodes.is_empty() || map.nodes.keys().any(|node| node.0 >= map.next_node) {
+        return Err("a node has an id that was never given");
+    }
+    let mut replicas = BTreeSet::new();
+    for group in &map.groups {
+        let mut nodes = BTreeSet::new();
+        for place in &group.replicas {
+            if place.replica.0 >= map.next_replica || !replicas.insert(place.replica) {
+                return Err("a replica has an id that another has or that was never given");
+            }
+            if !map.nodes.contains_key(&place.node) || !nodes.insert(place.node) {
+                return Err("a replica is on a node that is unknown or holds another of its group");
+            }
+        }
+        if group.voters().next().is_none() {
+            return Err("a group has no voter");
+        }
+        if let Some(change) = group.change
+            && (change.id >= map.next_change || group.place(change.kind.replica()).is_none())
+        {
+            return Err("a change is about a replica that is not on the map");
+        }
+    }
+    Ok(())
 }
 
 /// Checks that definitions and record agree on which runs are open.

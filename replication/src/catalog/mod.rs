@@ -15,9 +15,11 @@
 //! after, what shards still hold of a dropped thing is never shown: its id is in no definition and never comes back.
 //!
 //! Where is what: `definitions.rs` what is published; `command.rs` the entries and their encoding; `error.rs` refusals;
-//! `state.rs` applies, `syncs.rs` gives fields their owners, `lifecycle.rs` leads runs through their states; `run.rs`
+//! `state.rs` applies, `cluster_map.rs` and `membership.rs` know nodes and replicas, `placement.rs` says where replicas
+//! should be, `syncs.rs` gives fields their owners, `lifecycle.rs` leads runs through their states; `run.rs`
 //! and `runs.rs` remember runs; `intent.rs`; `image.rs` snapshots; `format.rs` the frame of all encoded forms.
 
+mod cluster_map;
 mod command;
 mod definitions;
 mod error;
@@ -25,6 +27,8 @@ mod format;
 mod image;
 mod intent;
 mod lifecycle;
+mod membership;
+mod placement;
 mod run;
 mod runs;
 mod state;
@@ -32,11 +36,16 @@ mod syncs;
 #[cfg(test)]
 mod tests;
 
-pub use command::{BatchOutcome, CatalogCommand, CatalogReply, decode_command, encode_command};
+pub use cluster_map::{
+    Change, ChangeKind, ClusterMap, Contact, GroupPlacement, NodeInfo, NodeState, ReplicaPlace, ReplicaRole,
+};
+pub use command::{BatchOutcome, CatalogCommand, CatalogReply, Place, Wanted, decode_command, encode_command};
 pub use definitions::{ApiKey, Catalog, ClusterSettings, Collection, Field, OpenRunState, Sync};
 pub use error::CatalogError;
 pub use format::FormatError;
 pub use intent::{Intent, IntentAction, IntentsReader};
+pub use membership::{MAX_NODES, MAX_REPLICATION_FACTOR};
+pub use placement::{GroupHealth, Health, Liveness, Step, plan};
 pub use run::RejectsKept;
 pub(crate) use runs::DETAIL_BYTES;
 pub use runs::RunsReader;

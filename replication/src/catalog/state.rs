@@ -4,7 +4,8 @@
 //! randomness, and iterates in order of keys. A refused command changes nothing: everything is checked before anything
 //! is changed. Ids of collections, fields, syncs and intents ascend and are never used twice.
 //!
-//! Commands of collections and API keys are here, those of syncs in `syncs.rs`, those of runs in `lifecycle.rs`.
+//! Commands of collections and API keys are here, those of syncs in `syncs.rs`, those of runs in `lifecycle.rs`,
+//! those of nodes and replicas in `membership.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -95,6 +96,14 @@ impl CatalogState {
             CatalogCommand::CreateKey(key) => self.create_key(key),
             CatalogCommand::RevokeKey { id } => self.revoke_key(id),
             CatalogCommand::IntentDone { id, swept } => self.intent_done(*id, *swept),
+            CatalogCommand::FormCluster { replication_factor, contact, replicas, at } => {
+                self.form_cluster(*replication_factor, contact, replicas, *at)
+            }
+            CatalogCommand::JoinNode { contact, at } => self.join_node(contact, *at),
+            CatalogCommand::UpdateNode { node, contact } => self.update_node(*node, contact),
+            CatalogCommand::SetNodeState { node, state } => self.set_node_state(*node, *state),
+            CatalogCommand::StartChange { group, wanted } => self.start_change(*group, *wanted),
+            CatalogCommand::EndChange { group, change, done } => self.end_change(*group, *change, *done),
         }
     }
 

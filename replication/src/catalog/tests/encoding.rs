@@ -8,11 +8,15 @@ use larder_types::patch::ExitMode;
 
 use super::super::command::COMMAND_VERSION;
 use super::super::image::SNAPSHOT_VERSION;
-use super::super::{CatalogCommand, FormatError, decode_command, encode_command};
+use larder_types::ids::{NodeId, ReplicaId};
+
+use super::super::{CatalogCommand, FormatError, NodeState, Place, Wanted, decode_command, encode_command};
+use super::nodes::{contact, end, form_cluster, set_state, start};
 use super::*;
 
 const COMMANDS: &str = include_str!("golden/commands.ndjson");
 const SNAPSHOT: &str = include_str!("golden/snapshot.json");
+const MAP: &str = include_str!("golden/map.json");
 
 /// One command of each kind, and of each shape that members can take.
 fn every_command() -> Vec<CatalogCommand> {
@@ -40,6 +44,15 @@ fn every_command() -> Vec<CatalogCommand> {
         CatalogCommand::CreateKey(ApiKey { scopes: scoped, ..key("k1") }),
         CatalogCommand::RevokeKey { id: "k1".into() },
         done(17, 1_000),
+        form_cluster(),
+        CatalogCommand::JoinNode { contact: contact(2, "b"), at: NEW_YEAR },
+        CatalogCommand::UpdateNode { node: NodeId(2), contact: contact(2, "") },
+        set_state(2, NodeState::Draining),
+        start(1, Wanted::Add { place: Place::Voter(NodeId(2)), instead: Some(ReplicaId(2)) }),
+        start(0, Wanted::Add { place: Place::Learner(NodeId(2)), instead: None }),
+        start(0, Wanted::Promote { replica: ReplicaId(18), instead: None }),
+        start(1, Wanted::Remove { replica: ReplicaId(2) }),
+        end(1, 1, true),
     ]
 }
 
@@ -59,6 +72,12 @@ fn kind_of(command: &CatalogCommand) -> &'static str {
         CatalogCommand::CreateKey(_) => "create_key",
         CatalogCommand::RevokeKey { .. } => "revoke_key",
         CatalogCommand::IntentDone { .. } => "intent_done",
+        CatalogCommand::FormCluster { .. } => "form_cluster",
+        CatalogCommand::JoinNode { .. } => "join_node",
+        CatalogCommand::UpdateNode { .. } => "update_node",
+        CatalogCommand::SetNodeState { .. } => "set_node_state",
+        CatalogCommand::StartChange { .. } => "start_change",
+        CatalogCommand::EndChange { .. } => "end_change",
     }
 }
 
@@ -99,7 +118,7 @@ fn commands_have_the_form_of_their_version() {
         assert_eq!(decode_command(form).unwrap(), *command);
     }
     let kinds: std::collections::BTreeSet<_> = commands.iter().map(kind_of).collect();
-    assert_eq!(kinds.len(), 13, "every kind is among the examples");
+    assert_eq!(kinds.len(), 19, "every kind is among the examples");
 }
 
 #[test]
@@ -109,6 +128,38 @@ fn snapshots_have_the_form_of_their_version() {
     assert_eq!(text(&snapshot), SNAPSHOT.trim_end(), "written now:\n{}", text(&snapshot));
     let restored = CatalogState::restore(&snapshot).unwrap();
     assert_eq!(restored.snapshot(), snapshot);
+}
+
+#[test]
+fn maps_have_the_form_of_their_version() {
+    let map = Fixture::joined(2, 1).state.catalog().map.clone();
+    let written = serde_json::to_string(&*map).unwrap();
+    assert_eq!(written, MAP.trim_end(), "written now:\n{written}");
+    let state = Fixture::joined(2, 1).state;
+    assert_eq!(CatalogState::restore(&state.snapshot()).unwrap().catalog().map, map);
+}
+
+#[test]
+fn maps_that_contradict_themselves_are_refused() {
+    let snapshot = Fixture::joined(2, 1).state.snapshot();
+    for (what, from, to) in [
+        ("a node's id that was never given", "\"next_node\":3", "\"next_node\":2"),
+        ("a replica's id that was never given", "\"next_replica\":5", "\"next_replica\":4"),
+        ("a replica twice", "\"replica\":3,", "\"replica\":2,"),
+        ("an unknown node", "\"replica\":4,\"node\":2", "\"replica\":4,\"node\":9"),
+        ("two replicas on a node", "\"replica\":4,\"node\":2", "\"replica\":4,\"node\":1"),
+        ("a group without voters", "\"role\":\"voter\"", "\"role\":\"learner\""),
+        ("a change that was never made", "\"next_change\":2", "\"next_change\":1"),
+        ("a change of an unknown replica", "{\"add_voter\":{\"replica\":4,", "{\"add_voter\":{\"replica\":1,"),
+        ("a group too few", "\"shards\":1,", "\"shards\":2,"),
+    ] {
+        let with = text(&snapshot).replacen(from, to, 1);
+        assert_ne!(with, text(&snapshot), "{what}: `{from}` is not in {}", text(&snapshot));
+        match CatalogState::restore(&with_version(SNAPSHOT_VERSION, &with)) {
+            Err(FormatError::Contradiction(_)) => {}
+            other => panic!("{what}: {:?}", other.map(|_| "accepted")),
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod definitions;
 mod encoding;
 mod keys;
+mod nodes;
+mod placement;
 mod properties;
 mod record;
 mod runs;

@@ -40,6 +40,11 @@ pub(crate) struct Principal {
 }
 
 impl Principal {
+    /// The id of the key, which is no secret.
+    pub(crate) fn id(&self) -> &str {
+        &self.key.id
+    }
+
     /// Tells whether the key allows something.
     pub(crate) fn may(&self, need: Need<'_>) -> bool {
         let covers = |of: &Option<_>, name: &str| {
@@ -139,6 +144,10 @@ fn presented(header: &HeaderValue) -> Result<String, ApiError> {
 }
 
 fn find<'c>(text: &str, catalog: &'c Catalog) -> Result<&'c Arc<ApiKey>, ApiError> {
+    if catalog.keys.is_empty() {
+        let message = "this node has not heard of the cluster's keys yet; repeat the request";
+        return Err(ApiError::new(ErrorCode::ShardUnavailable, message));
+    }
     let shape = shape_of(text);
     let root = catalog.keys.get(ROOT_KEY_ID);
     // The root key may have any shape, so whatever names no other key is compared with it.
@@ -193,6 +202,14 @@ mod tests {
     fn code(value: &str, catalog: &Catalog) -> Result<String, ErrorCode> {
         let found = AuthCache::default().authenticate(&headers(value), catalog);
         found.map(|principal| principal.key.id.clone()).map_err(|e| e.code)
+    }
+
+    #[test]
+    fn no_key_is_called_wrong_before_keys_are_known() {
+        let header = HeaderValue::from_static("Bearer lk_any");
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, header)]);
+        let error = AuthCache::default().authenticate(&headers, &Catalog::default()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ShardUnavailable);
     }
 
     #[test]

@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use hyper::http::request::Parts;
 use larder_replication::catalog::{Catalog, CatalogCommand, CatalogReply, Collection, Sync};
-use larder_replication::node::Node;
 use larder_storage::shard::CollectionStats;
 use larder_types::api::{CollectionInfo, CollectionUsage, FieldInfo, IndexInfo, PutCollection, SyncInfo};
-use larder_types::ids::ShardId;
 use larder_types::names::CollectionName;
-use larder_types::revision::Revision;
 
 use crate::auth::Need;
-use crate::core::{carry_out, unexpected};
+use crate::core::{Core, carry_out, unexpected};
 use crate::error::ApiError;
 use crate::lookup::find_collection;
+use crate::numbers::measure;
 use crate::reply::{self, Response};
 use crate::service::Call;
 use crate::{body, clock, query, revision};
@@ -24,19 +22,16 @@ pub(crate) async fn list(call: &Call, head: &Parts) -> Result<Response, ApiError
     query::none(head.uri.query())?;
     let visible = call.catalog.collections.values().filter(|c| call.principal.may(Need::Describe(c.name.as_str())));
     let visible: Vec<_> = visible.map(Arc::clone).collect();
-    let (node, catalog) = (Arc::clone(call.core.node()), Arc::clone(&call.catalog));
-    // Thousands of looks at shards, if there are many of both: not on a core that serves lookups.
-    let describe = async move { visible.iter().map(|c| info(&node, &catalog, c)).collect::<Result<Vec<_>, _>>() };
-    let infos = call.core.run(describe).await?;
+    let infos = describe(&call.core, &call.catalog, visible).await?;
     Ok(reply::json(200, &serde_json::json!({ "collections": infos })))
 }
 
 /// `GET /v1/collections/{c}`.
-pub(crate) fn get(call: &Call, head: &Parts, name: &str) -> Result<Response, ApiError> {
+pub(crate) async fn get(call: &Call, head: &Parts, name: &str) -> Result<Response, ApiError> {
     call.principal.require(Need::Describe(name))?;
     query::none(head.uri.query())?;
     let collection = find_collection(&call.catalog, name)?;
-    Ok(reply::json(200, &info(call.core.node(), &call.catalog, collection)?))
+    Ok(reply::json(200, &describe_one(&call.core, &call.catalog, collection).await?))
 }
 
 /// `PUT /v1/collections/{c}`.
@@ -52,7 +47,8 @@ pub(crate) async fn put(call: Call, head: &Parts, name: &str) -> Result<Response
     };
     let catalog = call.core.node().catalog();
     let collection = find_collection(&catalog, name.as_str())?;
-    Ok(reply::json(if created { 201 } else { 200 }, &info(call.core.node(), &catalog, collection)?))
+    let info = describe_one(&call.core, &catalog, collection).await?;
+    Ok(reply::json(if created { 201 } else { 200 }, &info))
 }
 
 /// `DELETE /v1/collections/{c}?confirm={c}`.
@@ -74,22 +70,45 @@ pub(crate) async fn delete(call: &Call, head: &Parts, name: &str) -> Result<Resp
     Ok(reply::empty(204))
 }
 
-/// A collection as it is now.
+/// Collections as they are now.
 ///
 /// # Errors
-/// `shard_unavailable` when a shard of it is not served here.
-fn info(node: &Node, catalog: &Catalog, collection: &Collection) -> Result<CollectionInfo, ApiError> {
-    let (stats, positions) = measure(node, catalog, collection)?;
+/// See [`measure`].
+async fn describe(
+    core: &Core,
+    catalog: &Arc<Catalog>,
+    collections: Vec<Arc<Collection>>,
+) -> Result<Vec<CollectionInfo>, ApiError> {
+    let (node, catalog) = (Arc::clone(core.node()), Arc::clone(catalog));
+    // Thousands of looks at shards, if there are many of both: not on a core that serves lookups.
+    core.run(async move {
+        let numbers = measure(&node, &catalog, collections.iter().map(|collection| collection.id).collect()).await?;
+        let revision = numbers.revision.to_string();
+        Ok(collections.iter().zip(&numbers.of).map(|(collection, stats)| info(collection, stats, &revision)).collect())
+    })
+    .await
+}
+
+async fn describe_one(
+    core: &Core,
+    catalog: &Arc<Catalog>,
+    collection: &Arc<Collection>,
+) -> Result<CollectionInfo, ApiError> {
+    let infos = describe(core, catalog, vec![Arc::clone(collection)]).await?;
+    infos.into_iter().next().ok_or_else(revision::unavailable)
+}
+
+fn info(collection: &Collection, stats: &CollectionStats, revision: &str) -> CollectionInfo {
     let owner = |slot| collection.sync_in(slot).map(|sync| sync.name.clone());
     let fields = collection
         .fields
         .iter()
         .filter_map(|field| Some(FieldInfo { name: field.name.clone(), kind: field.kind, sync: owner(field.owner)? }));
-    Ok(CollectionInfo {
+    CollectionInfo {
         name: collection.name.clone(),
         indexes: vec![IndexInfo { name: collection.primary_index.clone(), primary: true }],
         fields: fields.collect(),
-        syncs: collection.syncs.values().map(|sync| sync_info(collection, sync, &stats)).collect(),
+        syncs: collection.syncs.values().map(|sync| sync_info(collection, sync, stats)).collect(),
         records: stats.records,
         bytes: stats.bytes,
         usage: CollectionUsage {
@@ -98,22 +117,28 @@ fn info(node: &Node, catalog: &Catalog, collection: &Collection) -> Result<Colle
             dictionary_bytes: stats.dictionary_bytes,
             batch_bytes: stats.batch_bytes,
         },
-        revision: Revision::new(positions).to_string(),
-    })
+        revision: revision.to_owned(),
+    }
 }
 
 /// One sync as it is now.
 ///
 /// # Errors
-/// `shard_unavailable` when a shard of it is not served here.
-pub(crate) fn describe_sync(
-    node: &Node,
-    catalog: &Catalog,
-    collection: &Collection,
-    sync: &Sync,
+/// See [`measure`].
+pub(crate) async fn describe_sync(
+    core: &Core,
+    catalog: &Arc<Catalog>,
+    collection: &Arc<Collection>,
+    sync: &Arc<Sync>,
 ) -> Result<SyncInfo, ApiError> {
-    let (stats, _) = measure(node, catalog, collection)?;
-    Ok(sync_info(collection, sync, &stats))
+    let (node, catalog) = (Arc::clone(core.node()), Arc::clone(catalog));
+    let (collection, sync) = (Arc::clone(collection), Arc::clone(sync));
+    core.run(async move {
+        let numbers = measure(&node, &catalog, vec![collection.id]).await?;
+        let stats = numbers.of.first().ok_or_else(revision::unavailable)?;
+        Ok(sync_info(&collection, &sync, stats))
+    })
+    .await
 }
 
 fn sync_info(collection: &Collection, sync: &Sync, stats: &CollectionStats) -> SyncInfo {
@@ -129,29 +154,4 @@ fn sync_info(collection: &Collection, sync: &Sync, stats: &CollectionStats) -> S
         last_good_run: sync.last_good_run.map(clock::rfc3339),
         age_seconds: age,
     }
-}
-
-/// The numbers of a collection over all shards, and how far each shard is. What syncs have is listed for each shard.
-///
-/// # Errors
-/// `shard_unavailable` when a shard of it is not served here.
-pub(crate) fn measure(
-    node: &Node,
-    catalog: &Catalog,
-    collection: &Collection,
-) -> Result<(CollectionStats, Vec<(ShardId, u64)>), ApiError> {
-    let mut total = CollectionStats::default();
-    let mut positions = Vec::new();
-    for shard in catalog.shard_count().ok_or_else(revision::unavailable)?.all() {
-        let reader = node.reader(shard).ok_or_else(revision::unavailable)?;
-        positions.push((shard, reader.applied()));
-        let stats = reader.stats(collection.id);
-        total.records += stats.records;
-        total.bytes += stats.bytes;
-        total.table_bytes += stats.table_bytes;
-        total.dictionary_bytes += stats.dictionary_bytes;
-        total.batch_bytes += stats.batch_bytes;
-        total.records_of.extend(stats.records_of);
-    }
-    Ok((total, positions))
 }

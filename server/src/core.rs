@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use larder_replication::catalog::{Catalog, CatalogCommand, CatalogReply};
-use larder_replication::node::{Node, ProposeError};
+use larder_replication::node::{Node, ProposeError, Readers};
 use larder_types::error::ErrorCode;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -20,6 +20,7 @@ use crate::request_id::RequestIds;
 use crate::revision::RevisionHeaders;
 
 type CatalogCache = Cache<Arc<ArcSwap<Catalog>>, Arc<Catalog>>;
+type ReadersCache = Cache<Arc<ArcSwap<Readers>>, Arc<Readers>>;
 
 /// What all cores share.
 pub(crate) struct Shared {
@@ -48,6 +49,7 @@ impl Shared {
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     catalog: RefCell<CatalogCache>,
+    readers: RefCell<ReadersCache>,
     /// Where a record is written before it is copied into its answer, so that the answer is allocated at its size.
     pub(crate) scratch: RefCell<Vec<u8>>,
     pub(crate) revisions: RefCell<RevisionHeaders>,
@@ -62,9 +64,11 @@ impl Core {
     /// A core that counts on this meter, which is no other's.
     pub(crate) fn new(shared: Arc<Shared>, seed: u64, meter: Arc<CoreMeter>) -> Self {
         let catalog = Cache::new(Arc::clone(shared.node.catalog_cell()));
+        let readers = Cache::new(Arc::clone(shared.node.readers_cell()));
         Self {
             shared,
             catalog: RefCell::new(catalog),
+            readers: RefCell::new(readers),
             scratch: RefCell::new(Vec::new()),
             revisions: RefCell::new(RevisionHeaders::new()),
             request_ids: RequestIds::new(seed),
@@ -77,6 +81,11 @@ impl Core {
     /// This core's view of the definitions, brought up to date by its `load`. Must not be held across an await.
     pub(crate) fn catalog(&self) -> RefMut<'_, CatalogCache> {
         self.catalog.borrow_mut()
+    }
+
+    /// This core's view of the replicas here, brought up to date by its `load`. Must not be held across an await.
+    pub(crate) fn readers(&self) -> RefMut<'_, ReadersCache> {
+        self.readers.borrow_mut()
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -104,6 +113,15 @@ impl Core {
                 Err(ApiError::new(ErrorCode::OutcomeUnknown, message))
             }
         }
+    }
+
+    /// Waits until the definitions here are those of now, or newer.
+    ///
+    /// # Errors
+    /// `shard_unavailable` when that cannot be found out now.
+    pub(crate) async fn catch_up(&self) -> Result<(), ApiError> {
+        let node = Arc::clone(self.node());
+        self.run(async move { Ok(node.catch_up_catalog().await?) }).await
     }
 
     /// Proposes a command of the catalog.

@@ -50,6 +50,11 @@ impl ApiError {
         &self.message
     }
 
+    /// What a program may read of it, if there is something.
+    pub(crate) fn details(&self) -> Option<&serde_json::Value> {
+        self.details.as_deref()
+    }
+
     /// The answer. The request's id goes into the body too, because people copy bodies into tickets.
     pub(crate) fn into_response(self, request_id: &HeaderValue) -> Response {
         let status = self.code.status();

@@ -1,7 +1,8 @@
 //! The lookup route: `GET /v1/collections/{collection}/records/{index}/{value}`.
 //!
-//! Invariants: runs without waiting, locking or writing anything that another core reads; 404 is answered only by a
-//! shard that serves and is not behind the revision asked for; an answer allocates its body and its own headers.
+//! Invariants: runs without waiting, locking or writing anything that another core reads, and leaves what cannot be
+//! answered so to `fetch`; 404 is answered only by a shard that serves and is not behind the revision asked for; an answer
+//! allocates its body and its own headers.
 
 use std::io::Write as _;
 
@@ -10,7 +11,9 @@ use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::http::request::Parts;
 use larder_replication::catalog::{Catalog, Collection};
+use larder_replication::node::Consistency;
 use larder_storage::record::FieldSet;
+use larder_storage::shard::ShardReader;
 use larder_types::error::ErrorCode;
 use larder_types::hash::{KeyHash, ShardCount};
 use larder_types::ids::{FieldId, ShardId};
@@ -26,11 +29,12 @@ use crate::router::RecordPath;
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, max-age=0");
 
-/// What a lookup comes to.
+/// What a lookup comes to at once.
 pub(crate) enum Found {
+    /// Its answer.
     Answer(Response),
-    /// The shard has not reached the revision asked for: wait for this index, then look again.
-    Behind(ShardId, u64),
+    /// Something must be waited for, or another node be asked: see `fetch`.
+    Later,
 }
 
 /// What the query string asks for.
@@ -40,9 +44,27 @@ struct Options {
     only: Option<FieldSet>,
     /// An absent record is `{}`.
     empty_if_missing: bool,
+    /// How fresh the answer must be.
+    level: Consistency,
 }
 
-/// Looks one record up.
+/// A lookup that makes sense, by the definitions that it holds.
+pub(crate) struct Lookup<'r> {
+    catalog: &'r Catalog,
+    collection: &'r Collection,
+    headers: &'r HeaderMap,
+    options: Options,
+    value: &'r [u8],
+    hash: KeyHash,
+    /// Where the record is, if there is one.
+    pub(crate) shard: ShardId,
+    /// How fresh the answer must be.
+    pub(crate) level: Consistency,
+    /// What the shard must have applied.
+    pub(crate) index: u64,
+}
+
+/// Looks one record up, if that takes no waiting.
 ///
 /// # Errors
 /// Those of the documented route; 404 means that the record is known to be absent.
@@ -51,50 +73,107 @@ pub(crate) fn look_up(core: &Core, auth: &AuthCache, head: &Parts, path: &Record
     let catalog = cache.load();
     let principal = auth.authenticate(&head.headers, catalog)?;
     principal.require(Need::Read(&path.collection))?;
-    let collection = find_collection(catalog, &path.collection)?;
-    if collection.primary_index.as_str() != path.index {
-        let message = format!("the collection has one index, `{}`", collection.primary_index);
-        return Err(ApiError::new(ErrorCode::IndexNotFound, message));
-    }
-    let options = Options::parse(head.uri.query(), collection)?;
-    check_accept(&head.headers)?;
-    match Key::check(&path.value) {
-        Ok(()) => {}
-        Err(KeyError::Empty) => return missing(&options),
-        Err(error) => return Err(ApiError::new(ErrorCode::ValueTooLong, error.to_string())),
-    }
-    let (hash, shard, shards) = place(catalog, path.value.as_bytes())?;
-    let cluster = catalog.cluster.as_ref().map_or("", |cluster| &cluster.id);
-    let reader = core.node().reader(shard).ok_or_else(revision::unavailable)?;
+    let lookup = match Lookup::read(catalog, &head.headers, head.uri.query(), path) {
+        Ok(Read::Lookup(lookup)) => lookup,
+        Ok(Read::Answer(response)) => return Ok(Found::Answer(response)),
+        Ok(Read::Ahead) => return Ok(Found::Later),
+        Err(error) if may_be_news(&error, catalog) => return Ok(Found::Later),
+        Err(error) => return Err(error),
+    };
+    let mut readers = core.readers();
+    let here = readers.load().get(lookup.shard).filter(|served| served.serves());
+    let Some(served) = here.filter(|_| lookup.level == Consistency::Any) else { return Ok(Found::Later) };
     // Read before the record, so that the position in the answer never claims more than was seen.
-    let applied = reader.applied();
-    if let Some(wanted) = revision::wanted(&head.headers, shards)?
-        && wanted.index_of(shard) > applied
-    {
-        return Ok(Found::Behind(shard, wanted.index_of(shard)));
+    let applied = served.reader().applied();
+    if applied < lookup.index {
+        return Ok(Found::Later);
     }
-    let mut body = core.scratch.borrow_mut();
-    body.clear();
-    let etag = reader.get(collection.id, hash, path.value.as_bytes(), |record| {
-        let etag = Etag::new(cluster, record.version(), collection, options.only.as_ref());
-        let known = head.headers.get(IF_NONE_MATCH).is_some_and(|header| etag.is_in(header.as_bytes()));
-        if !known {
-            record.write_json(&collection.dictionary, options.only.as_ref(), &mut body);
+    let revision = |shard, version| core.revisions.borrow_mut().of(shard, applied, version);
+    lookup.answer(served.reader(), &mut core.scratch.borrow_mut(), revision).map(Found::Answer)
+}
+
+/// Whether the definitions may only be old: another node may have made what a request names just now.
+pub(crate) fn may_be_news(error: &ApiError, catalog: &Catalog) -> bool {
+    catalog.map.nodes.len() > 1 && matches!(error.code, ErrorCode::CollectionNotFound | ErrorCode::UnknownField)
+}
+
+/// What reading a lookup comes to.
+pub(crate) enum Read<'r> {
+    /// Something to look up.
+    Lookup(Lookup<'r>),
+    /// No record can have this value.
+    Answer(Response),
+    /// It wants to be answered by definitions that are newer than these.
+    Ahead,
+}
+
+impl<'r> Lookup<'r> {
+    /// Reads a lookup by the definitions.
+    ///
+    /// # Errors
+    /// Those of the documented route that do not depend on records.
+    pub(crate) fn read(
+        catalog: &'r Catalog,
+        headers: &'r HeaderMap,
+        query: Option<&str>,
+        path: &'r RecordPath<'_>,
+    ) -> Result<Read<'r>, ApiError> {
+        let (hash, shard, shards) = place(catalog, path.value.as_bytes())?;
+        let wanted = revision::wanted(headers, shards)?;
+        if wanted.as_ref().is_some_and(|wanted| wanted.definitions() > catalog.version) {
+            return Ok(Read::Ahead);
         }
-        (etag, known)
-    });
-    let Some((etag, known)) = etag else { return missing(&options) };
-    let (status, body) = if known { (304, Bytes::new()) } else { (200, Bytes::copy_from_slice(&body)) };
-    let mut response = reply::with_status(status, body);
-    let headers = response.headers_mut();
-    headers.reserve(6);
-    if !known {
-        headers.insert(CONTENT_TYPE, reply::JSON);
+        let collection = find_collection(catalog, &path.collection)?;
+        if collection.primary_index.as_str() != path.index {
+            let message = format!("the collection has one index, `{}`", collection.primary_index);
+            return Err(ApiError::new(ErrorCode::IndexNotFound, message));
+        }
+        let options = Options::parse(query, collection)?;
+        check_accept(headers)?;
+        match Key::check(&path.value) {
+            Ok(()) => {}
+            Err(KeyError::Empty) => return missing(&options).map(Read::Answer),
+            Err(error) => return Err(ApiError::new(ErrorCode::ValueTooLong, error.to_string())),
+        }
+        let index = wanted.map_or(0, |wanted| wanted.index_of(shard));
+        let (level, value) = (options.level, path.value.as_bytes());
+        Ok(Read::Lookup(Self { catalog, collection, headers, options, value, hash, shard, level, index }))
     }
-    headers.insert(ETAG, etag.header());
-    headers.insert(CACHE_CONTROL, PRIVATE);
-    headers.insert(COLLECTION_REVISION, core.revisions.borrow_mut().of(shard, applied));
-    Ok(Found::Answer(response))
+
+    /// Looks the record up in its shard. `revision` makes the header for a position and a version of definitions.
+    ///
+    /// # Errors
+    /// `record_not_found`.
+    pub(crate) fn answer(
+        &self,
+        reader: &ShardReader,
+        body: &mut Vec<u8>,
+        revision: impl FnOnce(ShardId, u64) -> HeaderValue,
+    ) -> Result<Response, ApiError> {
+        let Self { catalog, collection, headers, options, .. } = self;
+        let cluster = catalog.cluster.as_ref().map_or("", |cluster| &cluster.id);
+        body.clear();
+        let etag = reader.get(collection.id, self.hash, self.value, |record| {
+            let etag = Etag::new(cluster, record.version(), collection, options.only.as_ref());
+            let known = headers.get(IF_NONE_MATCH).is_some_and(|header| etag.is_in(header.as_bytes()));
+            if !known {
+                record.write_json(&collection.dictionary, options.only.as_ref(), body);
+            }
+            (etag, known)
+        });
+        let Some((etag, known)) = etag else { return missing(options) };
+        let (status, body) = if known { (304, Bytes::new()) } else { (200, Bytes::copy_from_slice(body)) };
+        let mut response = reply::with_status(status, body);
+        let headers = response.headers_mut();
+        headers.reserve(6);
+        if !known {
+            headers.insert(CONTENT_TYPE, reply::JSON);
+        }
+        headers.insert(ETAG, etag.header());
+        headers.insert(CACHE_CONTROL, PRIVATE);
+        headers.insert(COLLECTION_REVISION, revision(self.shard, catalog.version));
+        Ok(response)
+    }
 }
 
 /// The collection with this name.
@@ -118,14 +197,14 @@ fn place(catalog: &Catalog, key: &[u8]) -> Result<(KeyHash, ShardId, ShardCount)
     Ok((hash, shards.shard_of(hash), shards))
 }
 
-fn missing(options: &Options) -> Result<Found, ApiError> {
+fn missing(options: &Options) -> Result<Response, ApiError> {
     if !options.empty_if_missing {
         return Err(ApiError::new(ErrorCode::RecordNotFound, "the collection holds no record with this value"));
     }
     let mut response = reply::with_status(200, Bytes::from_static(b"{}"));
     response.headers_mut().insert(CONTENT_TYPE, reply::JSON);
     response.headers_mut().insert(CACHE_CONTROL, PRIVATE);
-    Ok(Found::Answer(response))
+    Ok(response)
 }
 
 impl Options {
@@ -134,9 +213,15 @@ impl Options {
         if text.is_none() {
             return Ok(options);
         }
-        for (name, value) in query::parse(text, &["fields", "on_missing"])? {
+        for (name, value) in query::parse(text, &["fields", "on_missing", "consistency"])? {
             match (name, value.as_ref()) {
                 ("fields", names) => options.only = Some(projection(names, collection)?),
+                ("consistency", "any") => options.level = Consistency::Any,
+                ("consistency", "leader") => options.level = Consistency::Leader,
+                ("consistency", "linearizable") => options.level = Consistency::Linearizable,
+                ("consistency", _) => {
+                    return Err(ApiError::invalid("`consistency` takes one of any, leader, linearizable"));
+                }
                 (_, "empty") => options.empty_if_missing = true,
                 _ => return Err(ApiError::invalid("`on_missing` takes one value: empty")),
             }

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use larder_replication::catalog::{ApiKey, ClusterSettings, ROOT_KEY_ID};
-use larder_replication::node::{Bootstrap, Node, NodeOptions, StartError};
+use larder_replication::node::{Bootstrap, Node, NodeOptions, Served, StartError};
 use larder_server::admin::{Admin, AdminListener};
 use larder_server::api_key::{self, NewKey};
 use larder_server::cli::{Cli, Command, StartArgs};
-use larder_server::clock;
 use larder_server::config::{Config, LogFormat};
-use larder_server::memory;
 use larder_server::server::{Listeners, Server};
+use larder_server::{clock, dev_cluster, memory, operate};
 use larder_types::api::Scope;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,9 +37,17 @@ impl From<anyhow::Error> for Failure {
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Start(args) } = Cli::parse();
-    match start(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match Cli::parse().command {
+        Command::Start(args) => start(&args).map(|()| 0),
+        Command::Cluster(args) => {
+            ask(operate::run(&args)).and_then(|done| done.map_err(|error| Failure(error.exit_code(), error.into())))
+        }
+        Command::DevCluster(args) => {
+            ask(dev_cluster::run(&args)).and_then(|done| Ok(done.map(|()| 0).map_err(anyhow::Error::from)?))
+        }
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(Failure(code, error)) => {
             report(format_args!("{error:#}"));
             ExitCode::from(code)
@@ -51,6 +58,12 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stderr, reason = "the last word of a program that ends goes to stderr, logging or not")]
 fn report(what: impl Display) {
     eprintln!("larder-server: {what}");
+}
+
+/// Runs what asks servers and is none.
+fn ask<T>(asking: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start a runtime")?.block_on(asking))
 }
 
 fn start(args: &StartArgs) -> Result<(), Failure> {
@@ -170,6 +183,8 @@ fn start_node(
         None => (NewKey::make().context("cannot make a root key")?.text, true),
     };
     let bootstrap = bootstrap(config.shards.get(), &root_text)?;
+    let mut chance = [0u8; 16];
+    fill(&mut chance)?;
     let (is_new, new) = std::sync::mpsc::channel();
     let max_memory_bytes = max_memory(config)?;
     let options = NodeOptions {
@@ -177,8 +192,12 @@ fn start_node(
         bootstrap: Box::new(move || {
             // The receiver outlives the start, so this cannot fail.
             let _ = is_new.send(());
-            bootstrap
+            bootstrap.clone()
         }),
+        incarnation: hex(&chance),
+        shards: config.shards.get(),
+        advertise: config.advertise.clone(),
+        cluster: config.cluster.clone(),
         snapshot_log_bytes: config.snapshot_log_bytes,
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         max_inflight_bytes: config.max_inflight_bytes,
@@ -211,11 +230,14 @@ fn start_node(
 fn log_recovered(node: &Node, is_new: bool) {
     let catalog = node.catalog();
     let shards = catalog.shard_count();
-    let readers = shards.iter().flat_map(|shards| shards.all()).filter_map(|shard| node.reader(shard));
-    let records: u64 =
-        readers.map(|reader| catalog.collections.values().map(|c| reader.stats(c.id).records).sum::<u64>()).sum();
+    let readers = node.readers_cell().load();
+    let here = shards.iter().flat_map(|shards| shards.all()).filter_map(|shard| readers.get(shard));
+    let records_of = |served: &Served| -> u64 {
+        catalog.collections.values().map(|collection| served.reader().stats(collection.id).records).sum()
+    };
+    let records: u64 = here.map(|served| records_of(served)).sum();
     let shards = shards.map_or(0, larder_types::hash::ShardCount::get);
-    tracing::info!(new = is_new, shards, collections = catalog.collections.len(), records, "data recovered");
+    tracing::info!(new = is_new, node = %node.id(), shards, collections = catalog.collections.len(), records, "data recovered");
 }
 
 /// The configured memory for records, or a part of what there is.
@@ -231,12 +253,12 @@ fn max_memory(config: &Config) -> Result<u64, Failure> {
 
 fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
     let mut random = [0u8; 24];
-    getrandom::fill(&mut random).map_err(|e| anyhow!("the operating system gives no random bytes: {e}"))?;
+    fill(&mut random)?;
     let (id, seed) = random.split_at(16);
     let now = clock::now();
     Ok(Bootstrap {
         settings: ClusterSettings {
-            id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            id: hex(id),
             hash_seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
             shards,
             created_at: now,
@@ -249,6 +271,14 @@ fn bootstrap(shards: u16, root_text: &str) -> Result<Bootstrap, Failure> {
             created_at: now,
         },
     })
+}
+
+fn fill(random: &mut [u8]) -> Result<(), Failure> {
+    Ok(getrandom::fill(random).map_err(|e| anyhow!("the operating system gives no random bytes: {e}"))?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[allow(clippy::print_stdout, reason = "the one thing that must reach whoever started the program, and no log")]
@@ -267,8 +297,9 @@ fn warn_if_other_root_key(node: &Node, chosen: &str) {
 
 fn explain(error: StartError) -> Failure {
     let code = match error {
-        StartError::InUse(_) => 3,
+        StartError::InUse(_) | StartError::Peers(_) => 3,
         StartError::Damaged(_) => 4,
+        StartError::Join(_) => 6,
         StartError::Io(..) | StartError::Raft { .. } => 1,
     };
     Failure(code, anyhow!(error).context("cannot start the node"))

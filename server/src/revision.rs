@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use larder_replication::node::Node;
+use larder_storage::shard::ShardReader;
 use larder_types::error::ErrorCode;
 use larder_types::hash::ShardCount;
 use larder_types::ids::ShardId;
@@ -15,10 +15,11 @@ use crate::error::ApiError;
 
 /// The position at which an answer was read.
 pub(crate) const COLLECTION_REVISION: HeaderName = HeaderName::from_static("x-collection-revision");
-const MIN_REVISION: HeaderName = HeaderName::from_static("x-min-revision");
+/// The position that a lookup wants to see at least.
+pub(crate) const MIN_REVISION: HeaderName = HeaderName::from_static("x-min-revision");
 
 /// Between two looks at how far a shard is: the finest that the runtime's timer resolves.
-const POLL: Duration = Duration::from_millis(1);
+pub(crate) const POLL: Duration = Duration::from_millis(1);
 
 /// The revision that a request wants to see at least, if it says so.
 ///
@@ -37,52 +38,57 @@ pub(crate) fn wanted(headers: &HeaderMap, shards: ShardCount) -> Result<Option<R
     Ok(Some(revision))
 }
 
-/// Waits until a shard has applied an index.
-///
-/// # Errors
-/// `revision_not_reached` after the deadline, `shard_unavailable` when the shard is not served here.
-pub(crate) async fn wait(node: &Node, shard: ShardId, index: u64, within: Duration) -> Result<(), ApiError> {
-    let deadline = Instant::now() + within;
+/// Waits until a replica has applied an index, and returns how far it is then; `None` if it does not come so far in time.
+pub(crate) async fn wait(reader: &ShardReader, index: u64, until: Instant) -> Option<u64> {
     loop {
-        let reader = node.reader(shard).ok_or_else(unavailable)?;
-        if reader.applied() >= index {
-            return Ok(());
+        let applied = reader.applied();
+        if applied >= index {
+            return Some(applied);
         }
-        if Instant::now() >= deadline {
-            let message = "this node has not reached the revision asked for; repeat the request, or ask without it";
-            return Err(ApiError::new(ErrorCode::RevisionNotReached, message));
+        if Instant::now() >= until {
+            return None;
         }
         sleep(POLL).await;
     }
 }
 
-/// The answer when no replica of a shard serves here.
+/// The answer when a revision was not reached in time.
+pub(crate) fn not_reached() -> ApiError {
+    let message = "this node has not reached the revision asked for; repeat the request, or ask without it";
+    ApiError::new(ErrorCode::RevisionNotReached, message)
+}
+
+/// The answer when no replica of a shard can be asked.
 pub(crate) fn unavailable() -> ApiError {
     ApiError::new(ErrorCode::ShardUnavailable, "the shard that this needs is not served now; repeat the request")
 }
 
+/// The header that says that a shard was read at an index, by definitions of a version.
+pub(crate) fn header(shard: ShardId, index: u64, definitions: u64) -> HeaderValue {
+    let text = Revision::new(vec![(shard, index)]).with_definitions(definitions).to_string();
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("r1."))
+}
+
 /// For each shard the header of the position that was last answered from it: while nothing is written, lookups share
 /// one.
-pub(crate) struct RevisionHeaders(Vec<(u64, HeaderValue)>);
+pub(crate) struct RevisionHeaders(Vec<(u64, u64, HeaderValue)>);
 
 impl RevisionHeaders {
     pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// The header that says that a shard was read at an index.
-    pub(crate) fn of(&mut self, shard: ShardId, index: u64) -> HeaderValue {
+    /// See [`header`].
+    pub(crate) fn of(&mut self, shard: ShardId, index: u64, definitions: u64) -> HeaderValue {
         let place = usize::from(shard.0);
         if self.0.len() <= place {
-            self.0.resize(place + 1, (u64::MAX, HeaderValue::from_static("")));
+            self.0.resize(place + 1, (u64::MAX, 0, HeaderValue::from_static("")));
         }
-        let (known, header) = &mut self.0[place];
-        if *known != index {
-            let text = Revision::new(vec![(shard, index)]).to_string();
-            *header = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("r1."));
-            *known = index;
+        let known = &mut self.0[place];
+        if (known.0, known.1) != (index, definitions) {
+            *known = (index, definitions, header(shard, index, definitions));
         }
-        header.clone()
+        known.2.clone()
     }
 }
 
@@ -93,10 +99,11 @@ mod tests {
     #[test]
     fn headers_say_shard_and_index() {
         let mut headers = RevisionHeaders::new();
-        for (shard, index) in [(3, 7), (0, 1), (3, 8), (3, 8)] {
-            let text = headers.of(ShardId(shard), index);
+        for (shard, index, definitions) in [(3, 7, 1), (0, 1, 1), (3, 8, 1), (3, 8, 1), (3, 8, 2)] {
+            let text = headers.of(ShardId(shard), index, definitions);
             let revision: Revision = text.to_str().unwrap().parse().unwrap();
             assert_eq!(revision.positions(), &[(ShardId(shard), index)]);
+            assert_eq!(revision.definitions(), definitions);
         }
     }
 

@@ -30,9 +30,20 @@ pub(crate) enum Resource<'p> {
     Keys,
     Key(Cow<'p, str>),
     Cluster,
+    Node(Cow<'p, str>, Order),
+    Leader(Cow<'p, str>),
+    Rebalance,
     Health,
     Ready,
     Version,
+}
+
+/// What an operator orders for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Drain,
+    Resume,
+    Remove,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -77,6 +88,11 @@ pub(crate) fn route(path: &str) -> Result<Resource<'_>, ApiError> {
         ["v1", "keys"] => Resource::Keys,
         ["v1", "keys", id] => Resource::Key(decode(id)?),
         ["v1", "cluster"] => Resource::Cluster,
+        ["v1", "cluster", "rebalance"] => Resource::Rebalance,
+        ["v1", "cluster", "nodes", node, "drain"] => Resource::Node(decode(node)?, Order::Drain),
+        ["v1", "cluster", "nodes", node, "resume"] => Resource::Node(decode(node)?, Order::Resume),
+        ["v1", "cluster", "nodes", node, "remove"] => Resource::Node(decode(node)?, Order::Remove),
+        ["v1", "cluster", "shards", shard, "transfer-leader"] => Resource::Leader(decode(shard)?),
         ["healthz"] => Resource::Health,
         ["readyz"] => Resource::Ready,
         ["version"] => Resource::Version,
@@ -115,6 +131,7 @@ impl Resource<'_> {
             Self::Sync(_) => "PUT, DELETE",
             Self::Runs(_) => "GET, HEAD, POST",
             Self::Batch(..) | Self::Commit(_) | Self::Abort(_) => "POST",
+            Self::Node(..) | Self::Leader(_) | Self::Rebalance => "POST",
             Self::Keys => "GET, HEAD, POST",
             Self::Key(_) => "DELETE",
         }
@@ -142,6 +159,9 @@ impl Resource<'_> {
             Self::Keys => "keys",
             Self::Key(_) => "key",
             Self::Cluster => "cluster",
+            Self::Node(..) => "node",
+            Self::Leader(_) => "leader",
+            Self::Rebalance => "rebalance",
             Self::Health => "healthz",
             Self::Ready => "readyz",
             Self::Version => "version",
@@ -261,6 +281,11 @@ mod tests {
             "/v1/keys",
             "/v1/keys/k",
             "/v1/cluster",
+            "/v1/cluster/nodes/2/drain",
+            "/v1/cluster/nodes/2/resume",
+            "/v1/cluster/nodes/2/remove",
+            "/v1/cluster/shards/3/transfer-leader",
+            "/v1/cluster/rebalance",
             "/healthz",
             "/readyz",
             "/version",
@@ -269,7 +294,7 @@ mod tests {
         .map(|path| route(path).unwrap().name())
         .collect();
         let expected = "record collections collection sync runs run batch commit abort requests rejects keys key cluster \
-                        healthz readyz version";
+                        node node node leader rebalance healthz readyz version";
         assert_eq!(names.join(" "), expected);
         assert!(route("/v1/keys/k").unwrap().takes(&Method::DELETE));
         assert!(!route("/v1/keys/k").unwrap().takes(&Method::GET));

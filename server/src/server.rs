@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 use crate::api_key::NoRandomness;
 use crate::config::Limits;
 use crate::core::{Core, Shared};
+use crate::forward::Forwarder;
 use crate::listener;
 use crate::metrics::{CoreMeter, Metrics};
 
@@ -86,6 +87,7 @@ impl Server {
             batches: Arc::new(Semaphore::new(limits.batches)),
             draining: AtomicBool::new(false),
         });
+        shared.node.on_forwarded(Forwarder::of(&shared.node));
         let (stop, stopped) = watch::channel(false);
         let (ending, ended) = mpsc::channel(1);
         let mut threads = Vec::with_capacity(listeners.sockets.len());

@@ -19,10 +19,11 @@ use crate::auth::{AuthCache, Principal};
 use crate::connection::Progress;
 use crate::core::Core;
 use crate::error::{ApiError, REQUEST_ID};
+use crate::fetch::{Hop, Question, fetch};
 use crate::lookup::{self, Found};
 use crate::reply::Response;
 use crate::router::{self, RecordPath, Resource};
-use crate::{batch, collections, keys, revision, runs, status, syncs};
+use crate::{batch, cluster, collections, keys, news, runs, status, syncs};
 
 /// Longest request target in bytes: a key of 1 KiB, every byte escaped, and room for the rest.
 const MAX_TARGET: usize = 8 * 1024;
@@ -75,9 +76,9 @@ impl hyper::service::Service<Request<Incoming>> for Api {
         let result = match route(&head) {
             Ok(Resource::Record(path)) => match lookup::look_up(&self.0.core, &self.0.auth, &head, &path) {
                 Ok(Found::Answer(response)) => self.counted(Ok(response)),
-                Ok(Found::Behind(shard, index)) => {
-                    let api = self.clone();
-                    return Answer::Later(Box::pin(async move { api.look_up_later(&head, id, shard, index).await }));
+                Ok(Found::Later) => {
+                    let (api, question) = (self.clone(), Question::of(&head));
+                    return Answer::Later(Box::pin(async move { api.look_up_later(question, id).await }));
                 }
                 Err(error) => self.counted(Err(error)),
             },
@@ -110,7 +111,8 @@ impl Api {
     /// Puts the request's id on the answer, and faults of ours into the log.
     fn finish(&self, result: Result<Response, ApiError>, id: &HeaderValue, resource: &'static str) -> Response {
         let mut response = result.unwrap_or_else(|error| {
-            if error.code.status() >= 500 {
+            // That a node is not ready yet is what it is asked for, again and again.
+            if error.code.status() >= 500 && resource != "readyz" {
                 let request_id = id.to_str().unwrap_or_default();
                 tracing::warn!(request_id, resource, code = error.code.as_str(), "{}", error.message());
             }
@@ -128,28 +130,12 @@ impl Api {
         result
     }
 
-    async fn look_up_later(
-        &self,
-        head: &Parts,
-        id: HeaderValue,
-        shard: larder_types::ids::ShardId,
-        index: u64,
-    ) -> Response {
+    async fn look_up_later(&self, question: Question, id: HeaderValue) -> Response {
         let core = &self.0.core;
-        let result = match revision::wait(core.node(), shard, index, core.limits().lookup_deadline).await {
-            Ok(()) => self.look_up_again(head),
-            Err(error) => Err(error),
-        };
+        let fetch = fetch(Arc::clone(core.node()), question, Hop::Allowed, core.limits().lookup_deadline);
+        let stopping = |_| Err(ApiError::new(ErrorCode::Draining, "the node is stopping"));
+        let result = core.shared.background.spawn(fetch).await.unwrap_or_else(stopping);
         self.finish(self.counted(result), &id, "record")
-    }
-
-    fn look_up_again(&self, head: &Parts) -> Result<Response, ApiError> {
-        let Resource::Record(path) = route(head)? else { return Err(ApiError::invalid("not a lookup")) };
-        match lookup::look_up(&self.0.core, &self.0.auth, head, &path)? {
-            Found::Answer(response) => Ok(response),
-            // The shard's position never goes back while it serves, so it has stopped serving.
-            Found::Behind(..) => Err(revision::unavailable()),
-        }
     }
 
     async fn handle(&self, head: Parts, body: Incoming, id: HeaderValue) -> Response {
@@ -175,13 +161,14 @@ impl Api {
             Resource::Version => return status::version(head),
             _ => {}
         }
-        let catalog = Arc::clone(core.catalog().load());
-        let principal = self.0.auth.authenticate(&head.headers, &catalog)?;
+        let known = Arc::clone(core.catalog().load());
+        let principal = self.0.auth.authenticate(&head.headers, &known)?;
+        let catalog = news::definitions(core, known, &resource).await?;
         let call = Call { core: Rc::clone(core), catalog, principal, body };
         let read = matches!(head.method, Method::GET | Method::HEAD);
         match resource {
             Resource::Collections => collections::list(&call, head).await,
-            Resource::Collection(name) if read => collections::get(&call, head, &name),
+            Resource::Collection(name) if read => collections::get(&call, head, &name).await,
             Resource::Collection(name) if head.method == Method::PUT => collections::put(call, head, &name).await,
             Resource::Collection(name) => collections::delete(&call, head, &name).await,
             Resource::Sync(path) if head.method == Method::PUT => syncs::put(call, head, &path).await,
@@ -197,7 +184,10 @@ impl Api {
             Resource::Keys if read => keys::list(&call, head),
             Resource::Keys => keys::create(call, head).await,
             Resource::Key(id) => keys::revoke(&call, head, &id).await,
-            Resource::Cluster => status::cluster(&call, head),
+            Resource::Cluster => cluster::get(&call, head),
+            Resource::Node(id, order) => cluster::order(&call, head, &id, order).await,
+            Resource::Leader(shard) => cluster::transfer_leader(call, head, &shard).await,
+            Resource::Rebalance => cluster::rebalance(&call, head),
             Resource::Record(RecordPath { .. }) | Resource::Health | Resource::Ready | Resource::Version => {
                 Err(ApiError::new(ErrorCode::Internal, "the request took a wrong turn"))
             }

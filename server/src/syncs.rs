@@ -40,7 +40,7 @@ pub(crate) async fn put(call: Call, head: &Parts, path: &SyncPath<'_>) -> Result
     let catalog = call.core.node().catalog();
     let collection = find_collection(&catalog, collection.as_str())?;
     let sync = find_sync(collection, name.as_str())?;
-    let info = describe_sync(call.core.node(), &catalog, collection, sync)?;
+    let info = describe_sync(&call.core, &catalog, collection, sync).await?;
     Ok(reply::json(if created { 201 } else { 200 }, &info))
 }
 

@@ -65,6 +65,10 @@ codes! {
     RunNotFound = 404, "run_not_found", "The sync has no such run";
     /// There is no such API key.
     KeyNotFound = 404, "key_not_found", "There is no such API key";
+    /// The cluster has no such node.
+    NodeNotFound = 404, "node_not_found", "The cluster has no such node";
+    /// The cluster has no such shard.
+    ShardNotFound = 404, "shard_not_found", "The cluster has no such shard";
     /// There is no such path.
     RouteNotFound = 404, "route_not_found", "There is no such path";
     /// The path does not take this method.

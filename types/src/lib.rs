@@ -5,6 +5,7 @@
 //! every machine, because replicas decide with it.
 
 pub mod api;
+pub mod cluster;
 pub mod convert;
 pub mod decimal;
 pub mod error;

@@ -1,7 +1,9 @@
 //! Revisions: opaque positions of a collection.
 //!
-//! A revision lists, for some shards, the log index that a reader wants to see at least. On the wire it is `r1.` and
-//! URL-safe base64 of (shard, index) pairs as LEB128 numbers; callers must treat it as opaque.
+//! A revision lists, for some shards, the log index that a reader wants to see at least, and the version of the
+//! definitions that were gone by: another node may have heard of records before it hears of their fields. On the wire it
+//! is `r1.` and URL-safe base64 of (shard, index) pairs as LEB128 numbers, the definitions in the place of a shard that
+//! no cluster has; callers must treat it as opaque.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +14,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use crate::ids::ShardId;
 
 const PREFIX: &str = "r1.";
+/// Stands for the definitions where shards stand.
+const DEFINITIONS: ShardId = ShardId(u16::MAX);
 
 /// Why a text is not a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +24,10 @@ pub struct RevisionError;
 
 /// For each listed shard the log index to be seen at least. Shards are in ascending order, each once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Revision(Vec<(ShardId, u64)>);
+pub struct Revision {
+    positions: Vec<(ShardId, u64)>,
+    definitions: u64,
+}
 
 impl Revision {
     /// The revision with these positions; of several for one shard the highest counts.
@@ -28,26 +35,40 @@ impl Revision {
     pub fn new(mut positions: Vec<(ShardId, u64)>) -> Self {
         positions.sort_unstable_by_key(|&(shard, index)| (shard, std::cmp::Reverse(index)));
         positions.dedup_by_key(|(shard, _)| *shard);
-        Self(positions)
+        let definitions = positions.pop_if(|(shard, _)| *shard == DEFINITIONS).map_or(0, |(_, version)| version);
+        Self { positions, definitions }
+    }
+
+    /// The same, with the version of the definitions to be gone by at least.
+    #[must_use]
+    pub fn with_definitions(self, definitions: u64) -> Self {
+        Self { definitions, ..self }
+    }
+
+    /// The version of the definitions to be gone by at least; 0 if the revision says nothing of them.
+    #[must_use]
+    pub fn definitions(&self) -> u64 {
+        self.definitions
     }
 
     /// The position to be seen at least in a shard; 0 if the revision says nothing of it.
     #[must_use]
     pub fn index_of(&self, shard: ShardId) -> u64 {
-        self.0.iter().find(|(s, _)| *s == shard).map_or(0, |(_, index)| *index)
+        self.positions.iter().find(|(s, _)| *s == shard).map_or(0, |(_, index)| *index)
     }
 
     /// All positions in order of shards.
     #[must_use]
     pub fn positions(&self) -> &[(ShardId, u64)] {
-        &self.0
+        &self.positions
     }
 }
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(self.0.len() * 4);
-        for &(shard, index) in &self.0 {
+        let mut bytes = Vec::with_capacity(self.positions.len() * 4 + 8);
+        let definitions = (self.definitions > 0).then_some((DEFINITIONS, self.definitions));
+        for (shard, index) in self.positions.iter().copied().chain(definitions) {
             put(u64::from(shard.0), &mut bytes);
             put(index, &mut bytes);
         }
@@ -115,8 +136,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_survive(positions in proptest::collection::vec((0u16..1024, any::<u64>()), 0..20)) {
+        fn tokens_survive(
+            positions in proptest::collection::vec((0u16..1024, any::<u64>()), 0..20),
+            definitions in any::<u64>(),
+        ) {
             let revision = Revision::new(positions.into_iter().map(|(s, i)| (ShardId(s), i)).collect());
+            let revision = revision.with_definitions(definitions);
             prop_assert_eq!(revision.to_string().parse::<Revision>(), Ok(revision));
         }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::CatalogError;
 
 /// Why a node could not start. Each says what to do.
@@ -16,6 +18,12 @@ pub enum StartError {
     /// Something on disk is damaged.
     #[error("{0}")]
     Damaged(String),
+    /// The cluster and this node do not go together.
+    #[error("{0}")]
+    Join(String),
+    /// Other nodes cannot be listened to.
+    #[error("{0}")]
+    Peers(String),
     /// The Raft library refused.
     #[error("cannot start group {group}: {message}")]
     Raft {
@@ -27,7 +35,7 @@ pub enum StartError {
 }
 
 /// Why a proposal was not carried out, or may not have been.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ProposeError {
     /// The group has no leader now, or the node is starting. Nothing was done: try later.
     #[error("the group has no leader now")]

@@ -15,9 +15,11 @@ use larder_storage::shard::ShardReader;
 use larder_types::ids::{CollectionId, Generation, GroupId, ShardId};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::error::ProposeError;
 use super::proposer::Proposer;
+use super::router::Leader;
 use crate::catalog::{CatalogCommand, Intent, IntentAction, IntentsReader, encode_command};
 use crate::failure::Failure;
 use crate::raft::types::Response;
@@ -26,6 +28,16 @@ use crate::raft::types::Response;
 /// milliseconds.
 const CHUNK_RECORDS: u64 = 20_000;
 
+/// Chunks of a collection whose size is not known here: enough for some millions of records in a shard.
+const UNSEEN_CHUNKS: u64 = 256;
+
+/// How often a node looks whether it has come to lead the catalog.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often a node looks whether another one has carried an intent out, and for how long.
+const GLANCE: Duration = Duration::from_millis(10);
+const ELSEWHERE: Duration = Duration::from_secs(30);
+
 /// Pauses after failures: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -33,8 +45,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(crate) struct Executor {
     proposer: Arc<Proposer>,
     pending: IntentsReader,
-    /// By shard.
-    readers: Vec<ShardReader>,
+    /// Shards of the cluster.
+    shards: u16,
     /// The collections whose intents are being carried out, and how that goes.
     running: Mutex<HashMap<CollectionId, watch::Receiver<Option<ProposeError>>>>,
     /// Ends a pause early when someone waits.
@@ -43,15 +55,10 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// An executor. `readers` are in order of shards.
-    pub(crate) fn new(
-        proposer: Arc<Proposer>,
-        pending: IntentsReader,
-        readers: Vec<ShardReader>,
-        failure: Failure,
-    ) -> Arc<Self> {
+    /// An executor for so many shards.
+    pub(crate) fn new(proposer: Arc<Proposer>, pending: IntentsReader, shards: u16, failure: Failure) -> Arc<Self> {
         let (running, hurry) = (Mutex::default(), Notify::new());
-        Arc::new(Self { proposer, pending, readers, running, hurry, failure })
+        Arc::new(Self { proposer, pending, shards, running, hurry, failure })
     }
 
     /// The number of intents that are not carried out yet.
@@ -59,14 +66,22 @@ impl Executor {
         self.pending.list().len()
     }
 
-    /// Starts what is pending after every change of the catalog, for ever.
+    /// Starts what is pending after every change of the catalog while this node leads it, for ever.
     pub(crate) async fn attend(self: Arc<Self>, changed: Arc<Notify>) {
         loop {
-            for intent in self.pending.list() {
-                self.follow(intent.action.collection());
+            if self.is_in_charge() {
+                for intent in self.pending.list() {
+                    self.follow(intent.action.collection());
+                }
             }
-            changed.notified().await;
+            // A node that comes to lead the catalog finds what its predecessor has left.
+            let _ = tokio::time::timeout(LOOK, changed.notified()).await;
         }
+    }
+
+    /// Whether this node leads the catalog: only one carries intents out, though two would do no harm.
+    fn is_in_charge(&self) -> bool {
+        matches!(self.proposer.router().leader(GroupId::CATALOG), Some(Leader::Here(_)))
     }
 
     /// Waits until an intent is carried out, by whomever.
@@ -74,7 +89,16 @@ impl Executor {
     /// # Errors
     /// Why the next attempt failed; others follow.
     pub(crate) async fn run(self: &Arc<Self>, id: u64) -> Result<(), ProposeError> {
+        let until = Instant::now() + ELSEWHERE;
         while let Some(intent) = self.pending.get(id) {
+            if !self.is_in_charge() {
+                // The leader carries it out, and its end is heard of through the catalog.
+                if Instant::now() > until {
+                    return Err(ProposeError::Unavailable);
+                }
+                tokio::time::sleep(GLANCE).await;
+                continue;
+            }
             let mut progress = self.follow(intent.action.collection());
             // What failed before is no answer to this call. An intent is gone before its end is reported, so looking
             // again after this misses nothing.
@@ -126,6 +150,7 @@ impl Executor {
                     tracing::warn!(intent = intent.id, %error, "an intent could not be carried out and is repeated");
                     report.send_replace(Some(error));
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
                         () = self.hurry.notified() => {}
                     }
@@ -151,8 +176,9 @@ impl Executor {
             *swept = Swept { intent: intent.id, records: 0 };
         }
         let mut shards = JoinSet::new();
-        for (shard, reader) in (0..).map(ShardId).zip(&self.readers) {
-            let entries = entries(&intent.action, reader);
+        for shard in (0..self.shards).map(ShardId) {
+            let replica = self.proposer.router().replicas.get(GroupId::from(shard));
+            let entries = entries(&intent.action, replica.as_ref().and_then(|replica| replica.reader.as_ref()));
             let proposer = Arc::clone(&self.proposer);
             shards.spawn(async move { proposer.propose(GroupId::from(shard), entries).await });
         }
@@ -194,7 +220,7 @@ fn records(response: &Response) -> u64 {
 }
 
 /// The entries that carry an action out in one shard.
-fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
+fn entries(action: &IntentAction, reader: Option<&ShardReader>) -> Vec<Bytes> {
     match *action {
         // The records go first, in chunks; whatever was under way and comes between goes with the rest at the end.
         IntentAction::DropCollection { collection } => {
@@ -214,9 +240,11 @@ fn entries(action: &IntentAction, reader: &ShardReader) -> Vec<Bytes> {
     }
 }
 
-/// The chunks of a collection in a shard: at least one, since the reader may be behind.
-fn chunks(collection: CollectionId, reader: &ShardReader) -> impl Iterator<Item = (u32, u32)> + use<> {
-    let chunks = reader.stats(collection).records.div_ceil(CHUNK_RECORDS).max(1);
+/// The chunks of a collection in a shard: at least one, since the reader may be behind, and a safe number if the shard
+/// has no replica here.
+fn chunks(collection: CollectionId, reader: Option<&ShardReader>) -> impl Iterator<Item = (u32, u32)> + use<> {
+    let chunks = reader.map_or(UNSEEN_CHUNKS, |reader| reader.stats(collection).records.div_ceil(CHUNK_RECORDS));
+    let chunks = chunks.max(1);
     let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
     (0..chunks).map(move |chunk| (chunk, chunks))
 }
@@ -248,7 +276,7 @@ mod tests {
         };
         filling.for_each(|entry| drop(apply(entry)));
         assert_eq!(records(), RECORDS);
-        let drop = entries(&IntentAction::DropCollection { collection: COLLECTION }, &reader);
+        let drop = entries(&IntentAction::DropCollection { collection: COLLECTION }, Some(&reader));
         assert_eq!(drop.len(), 4);
         for entry in &drop[..3] {
             let before = records();

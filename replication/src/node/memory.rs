@@ -8,11 +8,14 @@
 //! The rest of the limit is for what that measure leaves out: dead records that are not cleaned up yet, which are up to
 //! 15 percent, and writes in flight when the limit is reached.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use larder_storage::command::may_grow;
 use larder_storage::shard::{ShardMemory, ShardReader};
 
 use super::error::ProposeError;
+use super::replicas::Replicas;
 use super::status::MemoryStatus;
 use crate::catalog::{DETAIL_BYTES, RunsReader};
 
@@ -23,14 +26,13 @@ const USABLE_PERCENT: u64 = 85;
 pub(super) struct MemoryLimit {
     /// Bytes that the node's records may take in all.
     max: u64,
-    /// By shard.
-    readers: Vec<ShardReader>,
+    replicas: Arc<Replicas>,
     runs: RunsReader,
 }
 
 impl MemoryLimit {
-    pub(super) fn new(max: u64, readers: Vec<ShardReader>, runs: RunsReader) -> Self {
-        Self { max, readers, runs }
+    pub(super) fn new(max: u64, replicas: Arc<Replicas>, runs: RunsReader) -> Self {
+        Self { max, replicas, runs }
     }
 
     /// Refuses entries that may make records grow if the limit is reached.
@@ -47,12 +49,16 @@ impl MemoryLimit {
 
     /// What counts against the limit.
     fn used(&self) -> u64 {
-        self.readers.iter().map(ShardReader::bytes).sum::<u64>() + beyond_reserve(self.runs.detail_bytes())
+        let replicas = self.replicas.all();
+        let shards = replicas.iter().filter_map(|replica| replica.reader.as_ref());
+        shards.map(ShardReader::bytes).sum::<u64>() + beyond_reserve(self.runs.detail_bytes())
     }
 
     /// Numbers for the operator.
     pub(super) fn status(&self) -> MemoryStatus {
-        let sum = |of: fn(&ShardMemory) -> u64| self.readers.iter().map(|reader| of(&reader.memory())).sum();
+        let replicas = self.replicas.all();
+        let shards: Vec<_> = replicas.iter().filter_map(|replica| replica.reader.as_ref()).collect();
+        let sum = |of: fn(&ShardMemory) -> u64| shards.iter().map(|reader| of(&reader.memory())).sum();
         MemoryStatus {
             bytes: self.used(),
             usable_bytes: usable(self.max),

@@ -88,4 +88,6 @@ pub struct GroupStatus {
     pub purged: Option<u64>,
     /// Bytes of the entries that were not purged.
     pub log_bytes: u64,
+    /// How old what it shows may be, in milliseconds; `None` if that is not known.
+    pub age_millis: Option<u64>,
 }

@@ -48,6 +48,10 @@ fn options(data_dir: &Path) -> NodeOptions {
         snapshot_bytes_per_second: 0,
         max_inflight_bytes: 8 << 20,
         max_memory_bytes: 1 << 30,
+        incarnation: "0123456789abcdef".repeat(2),
+        shards: SHARDS,
+        advertise: "http://127.0.0.1:8080".into(),
+        cluster: None,
     }
 }
 
@@ -59,7 +63,7 @@ async fn start_with(disk: &FakeDisk, options: NodeOptions) -> Result<Arc<Node>, 
     disk.create_dir(Path::new("")).unwrap();
     let data_dir = Path::new("/data");
     let lock = start::lock(disk, data_dir)?;
-    let log_options = LogOptions { segment_bytes: 64 << 10, cache_bytes: 1 << 20 };
+    let log_options = LogOptions { segment_bytes: 64 << 10, cache_bytes: 1 << 20, ..LogOptions::default() };
     start::start(options, log_options, Arc::new(disk.clone()), lock).await
 }
 
@@ -719,13 +723,25 @@ fn a_caller_that_goes_away_leaks_no_credit() {
 #[test]
 fn too_much_in_flight_is_refused() {
     let node = Running::new(&FakeDisk::new());
-    let proposer = Proposer::new(node.node.proposer.groups().to_vec(), node.node.log.clone(), 4096, 1 << 20);
-    let proposer = proposer.with_patience(Duration::ZERO);
-    let held = proposer.hold_all();
+    let from = &node.node;
+    let (replicas, reports) = (Arc::clone(&from.replicas), Arc::clone(&from.reports));
+    let memory = super::memory::MemoryLimit::new(1 << 30, Arc::clone(&replicas), from.runs.clone());
+    let router = super::router::Router { me: from.me, replicas, reports };
+    let proposer = Proposer::new(router, Arc::clone(&from.courier), from.log.clone(), memory, 4096, 1 << 20);
+    let proposer = proposer.with_patience(super::proposer::Patience { credit: Duration::ZERO, ..Default::default() });
+    let all = [Bytes::from(vec![0; 1 << 20])];
+    let held = node.run(proposer.credits().take(&all, Duration::ZERO)).unwrap();
     let command = || vec![larder_storage::command::drop_collection(PLANES)];
     assert_eq!(node.run(proposer.propose(GroupId(1), command())).unwrap_err(), ProposeError::Overloaded);
     drop(held);
     node.run(proposer.propose(GroupId(1), command())).unwrap();
+    // Nor may one group take what others need.
+    let replica = from.replicas.get(GroupId(1)).unwrap();
+    let all = [Bytes::from(vec![0; super::proposer::GROUP_BYTES])];
+    let held = node.run(replica.credits.take(&all, Duration::ZERO)).unwrap();
+    assert_eq!(node.run(proposer.propose(GroupId(1), command())).unwrap_err(), ProposeError::Overloaded);
+    node.run(proposer.propose(GroupId(2), command())).unwrap();
+    drop(held);
     // More than all credits passes alone.
     let many = (0..10).flat_map(|_| command()).collect();
     assert_eq!(node.run(proposer.propose(GroupId(1), many)).unwrap().len(), 10);
@@ -743,4 +759,35 @@ fn a_stopped_node_refuses() {
     let outcome = node.run(node.node.propose(ShardId(0), patch(Generation(1), 0, "N1", 1)));
     assert_eq!(outcome, Err(ProposeError::Stopping));
     assert_eq!(node.node.failure.reason(), None, "a stop in order is no failure");
+}
+
+/// Whatever was done of it: a replica that is gone leaves nothing behind, and its place can be taken by another.
+#[test]
+fn a_crash_at_any_step_of_wiping_a_replica_is_mended_by_the_next_start() {
+    use super::identity::{Held, HeldState, Identity};
+    let whole = disk_with_snapshot();
+    let incarnation = "0123456789abcdef".repeat(2);
+    let mut identity = Identity::load(&whole, &incarnation).unwrap().unwrap();
+    let held = identity.held(GroupId(1)).unwrap();
+    identity.hold(Held { state: HeldState::Gone, ..held });
+    identity.save(&whole).unwrap();
+    // The first one is the test's own.
+    for operations in (1..).step_by(3) {
+        let disk = whole.after_kill();
+        disk.crash_after(operations);
+        drop(Running::try_with(&disk, 64 << 20));
+        let is_done = !disk.has_crashed();
+        let node = Running::with(&disk.power_cut(operations), 64 << 20);
+        // The map of this node, which is alone, still has it here: so it is opened again, without any past.
+        node.until("the replica is opened", |node| node.replicas.get(GroupId(1)).is_some());
+        let replica = node.node.replicas.get(GroupId(1)).unwrap();
+        let state = replica.log.state();
+        assert_eq!((state.vote, state.last, replica.shelf.current()), (None, None, None), "after {operations}");
+        // The others are as they were.
+        assert!(node.node.reader(ShardId(1)).is_some());
+        node.stop();
+        if is_done {
+            return;
+        }
+    }
 }

@@ -163,7 +163,7 @@ fn panic_on_count(count: usize) -> u16 {
     panic!("a membership of {count} members cannot be encoded")
 }
 
-fn put_log_id(id: Option<&LogId>, out: &mut Vec<u8>) {
+pub(super) fn put_log_id(id: Option<&LogId>, out: &mut Vec<u8>) {
     let Some(id) = id.map(to_log_id) else {
         out.push(0);
         return;
@@ -175,19 +175,19 @@ fn put_log_id(id: Option<&LogId>, out: &mut Vec<u8>) {
 }
 
 /// Takes one thing after another off the front of some bytes.
-struct Reader<'a> {
-    rest: &'a [u8],
-    what: &'static str,
+pub(super) struct Reader<'a> {
+    pub(super) rest: &'a [u8],
+    pub(super) what: &'static str,
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let (head, tail) = self.rest.split_first_chunk().ok_or(CodecError::Malformed(self.what))?;
         self.rest = tail;
         Ok(*head)
     }
 
-    fn version(&mut self, known: u8) -> Result<(), CodecError> {
+    pub(super) fn version(&mut self, known: u8) -> Result<(), CodecError> {
         let [version] = self.take()?;
         if version > known {
             return Err(CodecError::Newer { what: self.what, version });
@@ -195,19 +195,19 @@ impl Reader<'_> {
         if version == known { Ok(()) } else { Err(CodecError::Malformed(self.what)) }
     }
 
-    fn u16(&mut self) -> Result<u16, CodecError> {
+    pub(super) fn u16(&mut self) -> Result<u16, CodecError> {
         self.take().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, CodecError> {
+    pub(super) fn u32(&mut self) -> Result<u32, CodecError> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, CodecError> {
+    pub(super) fn u64(&mut self) -> Result<u64, CodecError> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn log_id(&mut self) -> Result<Option<LogId>, CodecError> {
+    pub(super) fn log_id(&mut self) -> Result<Option<LogId>, CodecError> {
         match self.take()? {
             [0] => Ok(None),
             [1] => {
@@ -218,7 +218,7 @@ impl Reader<'_> {
         }
     }
 
-    fn end(&self) -> Result<(), CodecError> {
+    pub(super) fn end(&self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(CodecError::Malformed(self.what)) }
     }
 }
@@ -229,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    fn log_id(term: u64, node_id: u64, index: u64) -> LogId {
+    pub(super) fn log_id(term: u64, node_id: u64, index: u64) -> LogId {
         LogId::new(LeaderId { term, node_id }, index)
     }
 

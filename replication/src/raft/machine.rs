@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::snapshot::{Builder, Image, Shelf, SnapshotFile, Workbench, describe};
 use super::types::{Entry, LogId, RaftSnapshot, Response, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::blocking;
 use crate::catalog::{Catalog, CatalogState, FormatError, decode_command};
 use crate::failure::Failure;
 
@@ -238,7 +239,7 @@ impl Machine {
     /// Runs long work on the state where it may block.
     async fn blocking<R: Send + 'static>(&self, work: impl FnOnce(&mut State) -> R + Send + 'static) -> io::Result<R> {
         let state = Arc::clone(&self.state);
-        tokio::task::spawn_blocking(move || work(&mut Self::lock(&state))).await.map_err(io::Error::other)
+        blocking::spawn(move || work(&mut Self::lock(&state))).await.map_err(io::Error::other)
     }
 }
 
@@ -306,9 +307,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let installed = self
             .blocking(move |state| -> Result<(), MachineError> {
                 // In this order: what cannot be read replaces nothing, and what is shown is on disk.
-                let snapshot = snapshot.open_at(&wanted)?;
-                let restored = state.read(&snapshot, Origin::Peer, threads)?;
-                shelf.adopt(wanted, &snapshot)?;
+                let opened = snapshot.open_at(&wanted)?;
+                let restored = state.read(&opened, Origin::Peer, threads)?;
+                shelf.adopt(wanted, &snapshot, &opened)?;
                 state.install(restored);
                 Ok(())
             })

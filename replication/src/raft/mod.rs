@@ -9,6 +9,7 @@
 //!   failure, damaged bytes), and it always ends the whole node with it (see [`crate::failure`]).
 
 pub(crate) mod codec;
+pub(crate) mod echo;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
@@ -17,4 +18,6 @@ pub(crate) mod snapshot;
 pub(crate) mod snapshot_meter;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transfer;
 pub(crate) mod types;
+pub(crate) mod wire;

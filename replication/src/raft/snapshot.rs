@@ -10,19 +10,20 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use larder_storage::disk::is_full;
 use larder_storage::shard::FrozenShard;
-use larder_storage::snapshot::{Snapshot, SnapshotError, SnapshotStore};
+use larder_storage::snapshot::{Arrived, Snapshot, SnapshotError, SnapshotStore};
 use larder_types::ids::GroupId;
 use openraft::RaftSnapshotBuilder;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::codec;
 use super::pace::Pace;
 use super::snapshot_meter::{SnapshotMeter, SnapshotStatus};
 use super::types::{RaftSnapshot, SnapshotMeta, TypeConfig};
+use crate::blocking;
 use crate::failure::Failure;
 
 /// Bytes of a block of the catalog's snapshot.
@@ -36,8 +37,8 @@ pub(crate) struct Shelf {
     current: Mutex<Option<SnapshotMeta>>,
     /// Bytes of its file.
     bytes: AtomicU64,
-    /// Held while one is written.
-    writing: Mutex<()>,
+    /// Held while one is written. Whether none is any more.
+    closed: Mutex<bool>,
 }
 
 /// A snapshot on disk: where openraft speaks of a snapshot's data, this is what it hands around. The file's own head
@@ -46,6 +47,8 @@ pub(crate) struct Shelf {
 pub(crate) struct SnapshotFile {
     store: SnapshotStore,
     group: GroupId,
+    /// One that a leader has sent, and that is not the group's yet.
+    arrived: Option<Arc<Arrived>>,
 }
 
 /// A snapshot's content in memory.
@@ -74,10 +77,12 @@ impl Image {
 
 impl SnapshotFile {
     /// Opens the file, and reads its place in the log.
-    fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
-        let Some(snapshot) = self.store.load(self.group)? else {
-            return Ok(None);
+    pub(crate) fn open(&self) -> Result<Option<(SnapshotMeta, Snapshot)>, SnapshotError> {
+        let opened = match &self.arrived {
+            Some(arrived) => Some(arrived.open()?),
+            None => self.store.load(self.group)?,
         };
+        let Some(snapshot) = opened else { return Ok(None) };
         let meta = codec::decode_head(snapshot.head())
             .map_err(|error| SnapshotError::Damaged(format!("the newest one of group {}: {error}", self.group)))?;
         Ok(Some((meta, snapshot)))
@@ -95,7 +100,7 @@ impl SnapshotFile {
 impl Shelf {
     /// The snapshots of a group.
     pub(crate) fn new(store: SnapshotStore, group: GroupId) -> Self {
-        Self { store, group, current: Mutex::new(None), bytes: AtomicU64::new(0), writing: Mutex::new(()) }
+        Self { store, group, current: Mutex::new(None), bytes: AtomicU64::new(0), closed: Mutex::new(false) }
     }
 
     /// Opens the newest snapshot of the group when a node starts.
@@ -127,13 +132,15 @@ impl Shelf {
     }
 
     fn file(&self) -> SnapshotFile {
-        SnapshotFile { store: self.store.clone(), group: self.group }
+        SnapshotFile { store: self.store.clone(), group: self.group, arrived: None }
     }
 
     /// Writes a snapshot unless a newer one is there, and returns the newest. Blocks.
     fn put(&self, meta: SnapshotMeta, image: &Image, pace: &Pace) -> Result<SnapshotMeta, SnapshotError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         match self.current() {
+            // The group is being wiped, and has no use for it.
+            _ if *closed => Ok(meta),
             Some(current) if current.last_log_id >= meta.last_log_id => Ok(current),
             _ => {
                 image.write(&meta, self, pace)?;
@@ -143,11 +150,30 @@ impl Shelf {
         }
     }
 
+    /// A snapshot that a leader has sent, in openraft's terms.
+    pub(crate) fn arrived(&self, arrived: Arrived) -> SnapshotFile {
+        SnapshotFile { arrived: Some(Arc::new(arrived)), ..self.file() }
+    }
+
+    /// Takes no snapshot any more: what is being built or installed when a replica is stopped must not appear after the
+    /// replica was wiped, where the next one of the group would find it. Waits for one that is being written. Blocks.
+    pub(crate) fn close(&self) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
     /// Takes over a snapshot that stands elsewhere, such as one that a leader sent. Its content must have been read. Blocks.
-    pub(crate) fn adopt(&self, meta: SnapshotMeta, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.current().as_ref() != Some(&meta) {
-            self.store.copy(self.group, snapshot)?;
+    pub(crate) fn adopt(
+        &self,
+        meta: SnapshotMeta,
+        from: &SnapshotFile,
+        snapshot: &Snapshot,
+    ) -> Result<(), SnapshotError> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*closed && self.current().as_ref() != Some(&meta) {
+            match &from.arrived {
+                Some(arrived) => arrived.install()?,
+                None => self.store.copy(self.group, snapshot)?,
+            }
             self.set_current(Some(meta))?;
         }
         Ok(())
@@ -247,7 +273,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let image = self.image.take().ok_or_else(|| io::Error::other("this snapshot was built already"))?;
         let begun = Instant::now();
         let (shelf, meta, pace) = (Arc::clone(&self.shelf), self.meta.clone(), Arc::clone(&self.pace));
-        let written = tokio::task::spawn_blocking(move || shelf.put(meta, &image, &pace)).await;
+        let written = blocking::spawn(move || shelf.put(meta, &image, &pace)).await;
         // Given back only now that the image, which holds pages of the shard, is gone too.
         drop(self.place.take());
         let group = self.shelf.group;

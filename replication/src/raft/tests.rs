@@ -12,8 +12,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use larder_storage::disk::{FakeDisk, Operation};
-use larder_storage::log::{Log, LogOptions};
+use larder_storage::disk::{Disk, FakeDisk, Operation};
+use larder_storage::log::{GroupLog, Log, LogOptions};
 use larder_storage::shard::{Shard, ShardOptions};
 use larder_storage::snapshot::SnapshotStore;
 use larder_types::ids::{GroupId, NodeId, ShardId};
@@ -71,7 +71,7 @@ impl Stores {
     }
 
     fn with_segments(disk: FakeDisk, kind: Kind, segment_bytes: u64) -> Self {
-        let options = LogOptions { segment_bytes, cache_bytes: 1 << 20 };
+        let options = LogOptions { segment_bytes, cache_bytes: 1 << 20, ..LogOptions::default() };
         let log = Log::open(Arc::new(disk.clone()), Path::new("log"), options, Box::new(|_| {})).unwrap();
         let snapshots = SnapshotStore::open(Arc::new(disk.clone()), Path::new("snapshots")).unwrap();
         let (workbench, threads) = (Workbench::new(Pace::new(0)), NonZeroUsize::MIN);
@@ -424,4 +424,118 @@ async fn a_full_disk_ends_no_group() {
     stores.disk.set_capacity(None);
     let built = stores.machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
     assert_eq!(built.meta.last_log_id, Some(log_id(0)));
+}
+
+#[tokio::test]
+async fn what_is_built_when_a_replica_is_wiped_does_not_appear() {
+    let mut stores = Stores::new(Kind::Shard);
+    stores.apply([member(0), blank(1)]).await.unwrap();
+    let mut late = stores.machine.try_create_snapshot_builder(true).await.unwrap();
+    stores.machine.shelf().close();
+    late.build_snapshot().await.unwrap();
+    let mut leader = Stores::new(Kind::Shard);
+    leader.apply([member(0), blank(1), blank(2)]).await.unwrap();
+    let sent = leader.machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+    stores.machine.install_snapshot(&sent.meta, sent.snapshot).await.unwrap();
+    assert_eq!(stores.disk.list(Path::new("snapshots")).unwrap(), Vec::<String>::new());
+}
+
+/// What a group's log should hold.
+#[derive(Default, Debug, PartialEq)]
+struct Held {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    entries: Vec<Entry>,
+}
+
+impl Held {
+    async fn of(store: &mut LogStore) -> Self {
+        let state = store.get_log_state().await.unwrap();
+        let entries = store.try_get_log_entries(..).await.unwrap();
+        let last = entries.last().map(|entry| entry.log_id).or(state.last_purged_log_id);
+        assert_eq!(state.last_log_id, last);
+        let (vote, committed) = (store.read_vote().await.unwrap(), store.read_committed().await.unwrap());
+        Self { vote, purged: state.last_purged_log_id, committed, entries }
+    }
+
+    fn next(&self) -> u64 {
+        self.entries.last().map(|entry| entry.log_id).or(self.purged).map_or(0, |id| id.index + 1)
+    }
+}
+
+/// One step of a group: on its log, and on what that should hold.
+async fn step(store: &mut LogStore, group: &GroupLog, held: &mut Held, step: u64) {
+    let (term, next) = (1 + step / 6, held.next());
+    let id = |index| LogId::new(LeaderId { term, node_id: 1 }, index);
+    match step % 6 {
+        0 => {
+            let vote = Vote::new(term, 1);
+            store.save_vote(&vote).await.unwrap();
+            held.vote = Some(vote);
+        }
+        1 | 2 => {
+            let entries = (next..next + 3)
+                .map(|index| Entry { log_id: id(index), payload: EntryPayload::Normal(Command(vec![7; 300].into())) });
+            let entries: Vec<_> = entries.collect();
+            store.blocking_append(entries.clone()).await.unwrap();
+            held.entries.extend(entries);
+        }
+        3 => {
+            held.entries.pop();
+            let last = held.entries.last().map(|entry| entry.log_id).or(held.purged);
+            store.truncate_after(last).await.unwrap();
+        }
+        4 => {
+            held.committed = held.entries.last().map(|entry| entry.log_id);
+            store.save_committed(held.committed).await.unwrap();
+        }
+        _ if step == 29 => {
+            let (done, forgotten) = tokio::sync::oneshot::channel();
+            group.forget(Box::new(move |result| drop(done.send(result))));
+            forgotten.await.unwrap().unwrap();
+            *held = Held::default();
+        }
+        _ => {
+            let upto = held.entries[held.entries.len() / 2].log_id;
+            store.purge(upto).await.unwrap();
+            held.entries.retain(|entry| entry.log_id > upto);
+            held.purged = Some(upto);
+        }
+    }
+}
+
+/// The suite of openraft knows one group and never opens a store twice. Here two groups take turns in one log of short
+/// segments, each step is followed by a start on what the disk holds after a clean stop, and by one after a power cut that
+/// loses what nobody waited for.
+#[tokio::test]
+async fn two_groups_in_one_log_hold_what_they_should_after_every_start() {
+    let open = |disk: &FakeDisk| {
+        let options = LogOptions { segment_bytes: 32 << 10, cache_bytes: 1 << 10, ..LogOptions::default() };
+        Log::open(Arc::new(disk.clone()), Path::new("log"), options, Box::new(|_| {})).unwrap()
+    };
+    let (groups, mut disk) = ([GroupId(1), GroupId(2)], FakeDisk::new());
+    let mut held = [Held::default(), Held::default()];
+    // The second group lags behind, so that its frames lie between those of the first and in other segments.
+    for turn in 0..96 {
+        let log = open(&disk);
+        let at = usize::from(turn % 3 == 2);
+        let group = log.group(groups[at]);
+        let number = if at == 0 { turn - turn / 3 } else { turn / 3 };
+        step(&mut LogStore::new(group.clone()), &group, &mut held[at], number).await;
+        // A vote of the other group waits for all that was written before it.
+        let vote = held[1 - at].vote.unwrap_or(Vote::new(0, 9));
+        LogStore::new(log.group(groups[1 - at])).save_vote(&vote).await.unwrap();
+        held[1 - at].vote = Some(vote);
+        let after_cut = open(&disk.power_cut(turn));
+        log.close();
+        disk = disk.after_kill();
+        for log in [&after_cut, &open(&disk)] {
+            for (at, group) in groups.iter().enumerate() {
+                assert_eq!(Held::of(&mut LogStore::new(log.group(*group))).await, held[at], "turn {turn}, {group}");
+            }
+            log.close();
+        }
+    }
+    assert!(held[0].purged.is_some() && held.iter().all(|held| !held.entries.is_empty()), "{held:?}");
 }

@@ -11,6 +11,12 @@ use super::machine::Machine;
 use super::snapshot::SnapshotFile;
 use crate::catalog::{CatalogError, CatalogReply};
 
+/// What groups run on. A simulation decides its chance, so that one number tells a whole run.
+#[cfg(test)]
+type Runtime = crate::simulated::Runtime;
+#[cfg(not(test))]
+type Runtime = openraft::impls::TokioRuntime;
+
 openraft::declare_raft_types!(
     /// openraft's node id is a *replica* id, which is never used twice; the node that holds the replica is its `Node`.
     pub(crate) TypeConfig:
@@ -18,6 +24,7 @@ openraft::declare_raft_types!(
         R = Response,
         NodeId = u64,
         Node = ReplicaNode,
+        AsyncRuntime = Runtime,
 );
 
 /// Who leads, in a log id.
@@ -79,7 +86,7 @@ pub(crate) struct ReplicaNode {
 /// Milliseconds between two heartbeats of a leader.
 const HEARTBEAT_MILLIS: u64 = 300;
 /// Milliseconds without a heartbeat after which a replica campaigns, at least and at most.
-const ELECTION_MILLIS: (u64, u64) = (900, 1500);
+pub(crate) const ELECTION_MILLIS: (u64, u64) = (900, 1500);
 
 /// The configuration of every group.
 ///

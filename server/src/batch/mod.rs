@@ -15,8 +15,9 @@ use std::time::Instant;
 use hyper::HeaderMap;
 use hyper::http::request::Parts;
 use larder_replication::catalog::{BatchOutcome, Catalog, CatalogCommand, Collection, Sync};
-use larder_replication::node::Node;
+use larder_replication::node::{Node, ProposeError};
 use larder_storage::command::PatchOrigin;
+use larder_storage::shard::ShardReader;
 use larder_types::api::{ARROW_STREAM, BatchAnswer, Counts, NDJSON, RejectedRow, RunState};
 use larder_types::error::ErrorCode;
 use larder_types::hash::KeyHash;
@@ -69,6 +70,8 @@ struct Job {
     format: Format,
     encoding: Encoding,
     place: Placement,
+    /// The version of the definitions that the batch is read by.
+    definitions: u64,
     at: Micros,
     arrived: Instant,
 }
@@ -90,6 +93,7 @@ pub(crate) async fn post(call: Call, head: &Parts, path: &RunPath<'_>, seq: &str
         format: Format::of(&head.headers)?,
         encoding: Encoding::of(&head.headers)?,
         place: placement(&call.catalog)?,
+        definitions: call.catalog.version,
         at: clock::now(),
         arrived: Instant::now(),
     };
@@ -171,7 +175,12 @@ impl Job {
             run: self.run.clone(),
             outcome,
         };
-        self.node.propose_catalog(note).await.map_err(|error| match ApiError::from(error) {
+        // A note that is there already is replaced by itself.
+        let noted = match self.node.propose_catalog(note.clone()).await {
+            Err(ProposeError::Unknown) => self.node.propose_catalog(note).await,
+            noted => noted,
+        };
+        noted.map_err(|error| match ApiError::from(error) {
             refused if refused.code.status() < 500 => refused,
             // The patches are applied, so "nothing was done" would be a lie.
             _ => ApiError::new(ErrorCode::OutcomeUnknown, "the patches are applied but not noted; repeat the batch"),
@@ -230,11 +239,12 @@ impl Job {
             failed: self.count(&applied.rejected),
             rejects,
             rejects_cut,
-            revision: applied.revision.to_string(),
+            revision: applied.revision.clone().with_definitions(self.definitions).to_string(),
         }
     }
 
-    /// Rejected rows by what they would have done. An upsert would have added a record unless one is there.
+    /// Rejected rows by what they would have done. An upsert would have added a record unless one is there, as far as
+    /// this node knows.
     fn count(&self, rejected: &[Rejected]) -> Counts {
         let mut counts = Counts::default();
         for Rejected { op, row } in rejected {
@@ -251,8 +261,9 @@ impl Job {
     fn exists(&self, key: Option<&str>) -> bool {
         let Some(key) = key.and_then(|key| larder_types::key::Key::new(key).ok()) else { return false };
         let (hash, shard) = self.place.of(&key);
-        let reader = self.node.reader(shard);
-        reader.is_some_and(|reader| reader.get(self.collection.id, hash, key.as_bytes(), |_| ()).is_some())
+        let readers = self.node.readers_cell().load();
+        let found = |reader: &ShardReader| reader.get(self.collection.id, hash, key.as_bytes(), |_| ()).is_some();
+        readers.get(shard).is_some_and(|served| found(served.reader()))
     }
 }
 

@@ -93,10 +93,14 @@ pub(super) fn reused() -> ApiError {
 }
 
 async fn propose(node: &Node, shard: ShardId, entries: Vec<Bytes>, rows: Vec<PlacedRow>) -> Result<Part, ProposeError> {
-    let first = node.propose(shard, entries.clone()).await?;
-    let outcomes = match first.iter().any(|(_, outcome)| *outcome == Outcome::OutOfOrder) {
-        true => node.propose(shard, entries).await?,
-        false => first,
+    // Once more is once all the same: a shard applies a part once. So what is not known, since a leader has died, is asked
+    // again in the client's place.
+    let outcomes = match node.propose(shard, entries.clone()).await {
+        Ok(outcomes) if outcomes.iter().any(|(_, outcome)| *outcome == Outcome::OutOfOrder) => {
+            node.propose(shard, entries).await?
+        }
+        Err(ProposeError::Unknown) => node.propose(shard, entries).await.map_err(|_| ProposeError::Unknown)?,
+        first => first?,
     };
     Ok(sum(outcomes, rows))
 }

@@ -1,27 +1,26 @@
-//! Collections and their syncs.
+//! Collections, as far as they are on this node, and their syncs.
 
 use larder_replication::catalog::{Collection, Sync};
 use larder_replication::node::Node;
 use larder_storage::shard::CollectionStats;
 
 use super::text::Text;
-use crate::collections::measure;
+use crate::numbers;
 
 pub(super) fn write(text: &mut Text, node: &Node) {
     let catalog = node.catalog();
-    // A collection that cannot be measured, since a shard is not served here, has no numbers rather than wrong ones.
-    let all: Vec<(&Collection, CollectionStats)> = catalog
-        .collections
-        .values()
-        .filter_map(|collection| Some((&**collection, measure(node, &catalog, collection).ok()?.0)))
-        .collect();
+    let measure = |collection| numbers::here(node, &catalog, collection);
+    let all: Vec<(&Collection, CollectionStats)> =
+        catalog.collections.values().map(|collection| (&**collection, measure(collection.id))).collect();
     let mut each = |name, help, of: fn(&CollectionStats) -> u64| {
         let mut family = text.gauge(name, help);
         for (collection, stats) in &all {
             family.sample(&[("collection", collection.name.as_str())], of(stats));
         }
     };
-    each("larder_collection_records", "Records of the collection.", |stats| stats.records);
+    each("larder_collection_records", "Records of the collection on this node: each replica counts.", |stats| {
+        stats.records
+    });
     each("larder_collection_bytes", "Bytes of memory of the collection: the next four.", |stats| stats.bytes);
     each("larder_collection_record_bytes", "Bytes of the content of its records.", CollectionStats::content_bytes);
     each("larder_collection_index_bytes", "Bytes of its tables.", |stats| stats.table_bytes);

@@ -11,7 +11,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use larder_replication::catalog::{ApiKey, ClusterSettings};
-use larder_replication::node::{Bootstrap, Node, NodeOptions};
+use larder_replication::node::{Bootstrap, ClusterOptions, Node, NodeOptions};
 use larder_server::api_key::sha256_text;
 use larder_server::config::Limits;
 use larder_server::metrics::Metrics;
@@ -42,6 +42,11 @@ pub(crate) struct Answer {
 impl Harness {
     /// Starts a node in a folder and serves it.
     pub(crate) fn start(dir: &Path, limits: Limits) -> Self {
+        Self::start_with(dir, limits, None)
+    }
+
+    /// Starts a node, perhaps one of several, in a folder and serves it.
+    pub(crate) fn start_with(dir: &Path, limits: Limits, cluster: Option<ClusterOptions>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let root = ApiKey {
             id: "root".into(),
@@ -53,7 +58,11 @@ impl Harness {
         let settings = ClusterSettings { id: "00".repeat(16), hash_seed: 7, shards: 4, created_at: 0 };
         let options = NodeOptions {
             data_dir: dir.to_owned(),
-            bootstrap: Box::new(move || Bootstrap { settings, root }),
+            bootstrap: Box::new(move || Bootstrap { settings: settings.clone(), root: root.clone() }),
+            incarnation: incarnation(cluster.as_ref()),
+            shards: 4,
+            advertise: String::new(),
+            cluster,
             snapshot_log_bytes: 1 << 20,
             snapshot_bytes_per_second: 0,
             max_inflight_bytes: 64 << 20,
@@ -175,6 +184,11 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
+}
+
+/// Digits that no other node of a test has.
+fn incarnation(cluster: Option<&ClusterOptions>) -> String {
+    format!("{:032x}", cluster.map_or(0, |cluster| cluster.listen.port()))
 }
 
 /// One upsert as a line.

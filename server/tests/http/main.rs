@@ -5,6 +5,7 @@
 mod harness;
 
 mod batches;
+mod cluster;
 mod keys;
 mod limits;
 mod lookups;

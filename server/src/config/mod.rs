@@ -2,19 +2,21 @@
 //!
 //! Invariant: a [`Config`] is within the bounds that the rest of the server relies on.
 
+mod cluster;
+mod section;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use larder_replication::node::ClusterOptions;
 use larder_types::hash::ShardCount;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use self::section::{ByteSize, KIB, MIB, Section};
 use crate::cli::StartArgs;
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
 /// Less than that is taken by the tables of a few small collections.
 const MIN_MEMORY: u64 = 16 * MIB;
 /// More than any machine has.
@@ -43,6 +45,10 @@ pub struct Config {
     pub max_inflight_bytes: usize,
     /// Bytes of memory for records; `None` for a part of what the machine has.
     pub max_memory: Option<u64>,
+    /// The URL at which clients reach this node.
+    pub advertise: String,
+    /// The other nodes; `None` for a node that is alone.
+    pub cluster: Option<ClusterOptions>,
     /// Bounds on requests and connections.
     pub limits: Limits,
     /// How the log is written.
@@ -143,8 +149,8 @@ impl Config {
 
     fn read(table: toml::Table, args: &StartArgs, problems: &mut Vec<String>) -> Option<Self> {
         let mut root = Section { prefix: "", table, problems };
-        let limits = root.section("limits").map(Limits::read);
-        let log = root.section("log").map(|mut section| {
+        let limits = root.section("limits", "limits").map(Limits::read);
+        let log = root.section("log", "log").map(|mut section| {
             let format = section.take("format", LogFormat::Text);
             section.finish();
             format
@@ -171,9 +177,11 @@ impl Config {
         if data_dir.is_none() {
             root.problem("data_dir", "is missing: give it here or as --data-dir");
         }
+        let listen = args.listen.unwrap_or(listen);
+        let (cluster, advertise) = cluster::read(&mut root, listen, &args.join);
         root.finish();
         Some(Self {
-            listen: args.listen.unwrap_or(listen),
+            listen,
             admin_listen: args.admin_listen.or(admin_listen),
             data_dir: data_dir?,
             threads,
@@ -182,6 +190,8 @@ impl Config {
             snapshot_bytes_per_second,
             max_inflight_bytes: usize::try_from(max_inflight_bytes).ok()?,
             max_memory,
+            advertise,
+            cluster,
             limits: limits.unwrap_or_default(),
             log: log.unwrap_or_default(),
         })
@@ -210,117 +220,6 @@ impl Limits {
     }
 }
 
-/// One table of the file: keys are taken out as they are read, so that what is left at the end is not known.
-struct Section<'a> {
-    prefix: &'static str,
-    table: toml::Table,
-    problems: &'a mut Vec<String>,
-}
-
-impl Section<'_> {
-    fn problem(&mut self, key: &str, what: impl fmt::Display) {
-        let dot = if self.prefix.is_empty() { "" } else { "." };
-        self.problems.push(format!("`{}{dot}{key}` {what}", self.prefix));
-    }
-
-    fn section(&mut self, name: &'static str) -> Option<Section<'_>> {
-        match self.table.remove(name)? {
-            toml::Value::Table(table) => Some(Section { prefix: name, table, problems: self.problems }),
-            _ => {
-                self.problem(name, "must be a table");
-                None
-            }
-        }
-    }
-
-    fn optional<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
-        match self.table.remove(key)?.try_into() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.problem(key, format_args!("is not valid: {}", error.to_string().trim()));
-                None
-            }
-        }
-    }
-
-    fn take<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
-        self.optional(key).unwrap_or(default)
-    }
-
-    fn size(&mut self, key: &str, default: u64, allowed: std::ops::RangeInclusive<u64>) -> u64 {
-        let size = self.optional::<ByteSize>(key).map_or(default, |size| size.0);
-        if !allowed.contains(&size) {
-            self.problem(key, format_args!("must be from {} to {} bytes", allowed.start(), allowed.end()));
-        }
-        size
-    }
-
-    fn bytes(&mut self, key: &str, default: usize, least: u64) -> usize {
-        let size = self.size(key, default as u64, least..=1 << 30);
-        usize::try_from(size).unwrap_or(default)
-    }
-
-    fn count(&mut self, key: &str, default: usize) -> usize {
-        let count = self.take(key, default);
-        if !(1..=1_000_000).contains(&count) {
-            self.problem(key, "must be from 1 to 1000000");
-        }
-        count
-    }
-
-    fn time(&mut self, key: &str, default: Duration) -> Duration {
-        let time = self.optional::<Span>(key).map_or(default, |span| span.0);
-        if !(Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(&time) {
-            self.problem(key, "must be from 10ms to 24h");
-        }
-        time
-    }
-
-    fn finish(self) {
-        let mut rest = self;
-        let unknown: Vec<String> = rest.table.keys().cloned().collect();
-        for key in unknown {
-            rest.problem(&key, "is not known");
-        }
-    }
-}
-
-/// A size such as `"64MiB"`.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct ByteSize(u64);
-
-impl TryFrom<String> for ByteSize {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let units = [("KiB", KIB), ("MiB", MIB), ("GiB", 1024 * MIB), ("B", 1)];
-        let split = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), factor)));
-        split
-            .and_then(|(number, factor)| number.parse::<u64>().ok()?.checked_mul(*factor))
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is no size: write a whole number and B, KiB, MiB or GiB"))
-    }
-}
-
-/// A duration such as `"5s"`.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Duration);
-
-impl TryFrom<String> for Span {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-        let split = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), factor)));
-        split
-            .and_then(|(number, factor)| number.parse::<u64>().ok()?.checked_mul(*factor))
-            .map(|millis| Self(Duration::from_millis(millis)))
-            .ok_or_else(|| format!("`{text}` is no duration: write a whole number and ms, s, m or h"))
-    }
-}
-
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -335,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_example_holds_the_defaults() {
-        let example = Config::new(include_str!("../config.example.toml"), &StartArgs::default()).unwrap();
+        let example = Config::new(include_str!("../../config.example.toml"), &StartArgs::default()).unwrap();
         let bare = Config::new("data_dir = \"larder-data\"", &StartArgs::default()).unwrap();
         assert_eq!(example, bare);
     }

@@ -14,6 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Client {
     address: SocketAddr,
     key: String,
+    timeout: Duration,
 }
 
 /// An answer.
@@ -31,13 +32,25 @@ impl Client {
     /// A client of the node at this address.
     #[must_use]
     pub fn new(address: SocketAddr, key: &str) -> Self {
-        Self { address, key: key.to_owned() }
+        Self { address, key: key.to_owned(), timeout: TIMEOUT }
+    }
+
+    /// The same client with another patience for connecting, and for each part of an answer to come.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The node that it talks to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The same node with another key; the empty key sends none.
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
-        Self::new(self.address, key)
+        Self { key: key.to_owned(), ..self.clone() }
     }
 
     /// Sends a GET.
@@ -90,9 +103,9 @@ impl Client {
     /// # Errors
     /// When the connection fails or the answer is not HTTP.
     pub fn raw(&self, bytes: &[u8], head_only: bool) -> io::Result<Response> {
-        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        let mut stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
         // A server may refuse a body by its head and close, so a failed write is no reason not to read the answer.
         let written = stream.write_all(bytes);
         match read_response(&mut BufReader::new(stream), head_only) {

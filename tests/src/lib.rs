@@ -5,9 +5,14 @@
 //! starts is killed by its pid when the test ends, however it ends.
 
 #![allow(clippy::panic, reason = "a harness reports a failed test by panicking")]
+#![allow(clippy::print_stdout, reason = "test runners show what a failed test has printed")]
 
+pub mod cluster;
 pub mod fixture;
 pub mod http;
+pub mod load;
+pub mod net;
 pub mod process;
 pub mod random;
 pub mod scratch;
+pub mod wait;

@@ -149,9 +149,23 @@ impl Node {
     /// # Errors
     /// When it does not end.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no pid")?;
-        kill_process(pid, Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         self.wait()
+    }
+
+    /// Sends the process a signal.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no pid")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Whether the process has ended by itself.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// Waits for the process to end by itself.

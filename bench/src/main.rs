@@ -9,6 +9,7 @@ mod answer;
 mod arrivals;
 mod bare;
 mod closed_loop;
+mod cluster;
 mod compare;
 mod connection;
 mod cpu;
@@ -40,6 +41,8 @@ enum Command {
     Saturate(load::SaturateOptions),
     /// Measure larder-server and a bare hyper server side by side
     Compare(compare::Options),
+    /// Measure three nodes on this machine beside one
+    Cluster(cluster::Options),
     /// Measure the storage engine in this process, beside hash tables of the same rows
     Storage(storage::Options),
     /// Serve one fixed answer until standard input closes
@@ -59,6 +62,10 @@ fn main() -> anyhow::Result<()> {
         Command::Compare(options) => {
             let json = options.json;
             show(&on_one_thread(compare::compare(options))?, json)
+        }
+        Command::Cluster(options) => {
+            let json = options.json;
+            show(&on_one_thread(cluster::measure(options))?, json)
         }
         Command::Storage(options) => show(&storage::measure(&options)?, options.json),
         Command::BareHyper(options) => bare::serve(&options),

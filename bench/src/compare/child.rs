@@ -1,13 +1,14 @@
 //! The servers under comparison as child processes, which end with this one.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::filling::Shape;
 use crate::bare::LISTENING;
@@ -22,6 +23,19 @@ const READY: Duration = Duration::from_secs(60);
 /// Between two looks at whether it is.
 const POLL: Duration = Duration::from_millis(20);
 
+/// The larder-server to measure: this one, or the one beside this program.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()?.with_file_name("larder-server"),
+    };
+    ensure!(path.is_file(), "there is no larder-server at {}; --server-bin names another", path.display());
+    Ok(path)
+}
+
 /// A running server, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -35,12 +49,23 @@ pub(crate) struct Server {
 impl Server {
     /// Starts larder-server on an empty folder and waits until it is ready.
     pub(crate) async fn start_larder(binary: &Path, folder: &Path, api_key: &str) -> anyhow::Result<Self> {
+        Self::start_configured(binary, folder, None, api_key).await
+    }
+
+    /// The same with a configuration file.
+    pub(crate) async fn start_configured(
+        binary: &Path,
+        folder: &Path,
+        config: Option<&Path>,
+        api_key: &str,
+    ) -> anyhow::Result<Self> {
         // Free now; the kernel hands ports out in turn, so nobody is likely to take it before the server does.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = folder.join("log");
         let child = Command::new(binary)
             .args(["start", "--listen", &address.to_string(), "--data-dir"])
             .arg(folder.join("data"))
+            .args(config.into_iter().flat_map(|config| [OsStr::new("--config"), config.as_os_str()]))
             .env("LARDER_ROOT_KEY", api_key)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -93,6 +93,11 @@ impl<'a> Filler<'a> {
         Template::new(self.target, &path, Some(self.api_key), Some(Keys::Numbers(keys)))
     }
 
+    /// What the server answers to a question.
+    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Value> {
+        self.exchange("GET", path, "application/json", &[]).await
+    }
+
     async fn send(&mut self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.exchange(method, path, "application/json", body.to_string().as_bytes()).await
     }

@@ -4,9 +4,9 @@
 //! round, so that whatever else the machine does meets all of them. The bare server runs twice: the second is the
 //! control that shows how much two equal servers differ here.
 
-mod child;
-mod customers;
-mod filling;
+pub(crate) mod child;
+pub(crate) mod customers;
+pub(crate) mod filling;
 mod summary;
 
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::request::Template;
 use crate::{closed_loop, duration, load};
 
 /// The root key of the server that the comparison starts for itself. It listens on loopback and ends with the run.
-const API_KEY: &str = "root-key-of-a-server-that-is-measured-0123456789";
+pub(crate) const API_KEY: &str = "root-key-of-a-server-that-is-measured-0123456789";
 
 /// Fewer rounds do not tell a difference from chance.
 const MIN_ROUNDS: i64 = 9;
@@ -64,11 +64,7 @@ pub(crate) struct Options {
 
 /// Runs the comparison.
 pub(crate) async fn compare(options: Options) -> anyhow::Result<Summary> {
-    let binary = match options.server_bin.clone() {
-        Some(path) => path,
-        None => std::env::current_exe()?.with_file_name("larder-server"),
-    };
-    ensure!(binary.is_file(), "there is no larder-server at {}; --server-bin names another", binary.display());
+    let binary = child::binary(options.server_bin.as_deref())?;
     let split = Split::find()?;
     if let Some(split) = split {
         affinity::pin(split.server)?;

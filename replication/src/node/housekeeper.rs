@@ -5,6 +5,7 @@
 //!   either a replica that is opened again or one that is wiped again.
 //! - A replica is wiped only when a map that is newer than it does not place it here any more. Ids of replicas ascend, so
 //!   a map knows a replica's id, or is older than the replica.
+//! - A replica that was wiped is never opened again, also not for an old map, which a node sees when it has just started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +73,8 @@ impl Housekeeper {
                 self.save()?;
             }
             self.wipe().await?;
-            let new: Vec<_> = map.replicas_of(me).filter(|(group, _)| self.identity.held(*group).is_none()).collect();
+            let is_new = |group, replica| self.identity.held(group).is_none() && self.identity.may_open(group, replica);
+            let new: Vec<_> = map.replicas_of(me).filter(|(group, place)| is_new(*group, place.replica)).collect();
             for (group, place) in new {
                 self.take(group, place.replica).await?;
             }

@@ -15,6 +15,7 @@
 //! The incarnation is chance, and stands in a file of its own before the node has a cluster, so that a node that asks
 //! twice to be taken in is known to be the same.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -50,6 +51,10 @@ pub(crate) struct Identity {
     /// The replica of the catalog that takes the place of one that is gone, when that is wiped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) catalog_next: Option<ReplicaId>,
+    /// The last replica of each group that was wiped here. A node that starts may see an old map that still places it
+    /// here; opened again, it would vote as if it had never promised or held anything.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    wiped: BTreeMap<GroupId, ReplicaId>,
 }
 
 /// A replica that the node holds.
@@ -131,13 +136,31 @@ impl Identity {
             state: HeldState::New,
         });
         let replicas = replicas.collect();
-        Ok(Self { version: VERSION, incarnation, node: NodeId(1), made: false, cluster, replicas, catalog_next: None })
+        Ok(Self {
+            version: VERSION,
+            incarnation,
+            node: NodeId(1),
+            made: false,
+            cluster,
+            replicas,
+            catalog_next: None,
+            wiped: BTreeMap::new(),
+        })
     }
 
     /// The identity of a node that was taken into a cluster, with its replica of the catalog.
     pub(crate) fn joined(cluster: ClusterSettings, incarnation: String, node: NodeId, catalog: ReplicaId) -> Self {
         let replicas = vec![Held { group: GroupId::CATALOG, replica: catalog, state: HeldState::New }];
-        Self { version: VERSION, incarnation, node, made: true, cluster, replicas, catalog_next: None }
+        Self {
+            version: VERSION,
+            incarnation,
+            node,
+            made: true,
+            cluster,
+            replicas,
+            catalog_next: None,
+            wiped: BTreeMap::new(),
+        }
     }
 
     /// Reads the identity of a data directory; `None` if it has none. `incarnation` is for one that has none yet.
@@ -180,6 +203,7 @@ impl Identity {
             cluster: alone.cluster,
             replicas: alone.replicas.into_iter().map(held).collect(),
             catalog_next: None,
+            wiped: BTreeMap::new(),
         })
     }
 
@@ -201,8 +225,16 @@ impl Identity {
         self.replicas.insert(at, held);
     }
 
-    /// Notes that the node holds nothing of a group.
+    /// Whether a replica may be opened here: it was not before, as far as the node has wiped any of its group.
+    pub(crate) fn may_open(&self, group: GroupId, replica: ReplicaId) -> bool {
+        self.wiped.get(&group).is_none_or(|wiped| *wiped < replica)
+    }
+
+    /// Notes that the node holds nothing of a group, and never will again of the replica that it held.
     pub(crate) fn let_go(&mut self, group: GroupId) {
+        if let Some(held) = self.held(group) {
+            self.wiped.insert(group, held.replica);
+        }
         self.replicas.retain(|held| held.group != group);
     }
 
@@ -352,6 +384,20 @@ mod tests {
         let disk = empty();
         identity.save(&disk).unwrap();
         assert_eq!(load(&disk).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn a_replica_that_was_wiped_is_never_opened_again() {
+        let mut identity = Identity::joined(settings(), CHANCE.to_owned(), NodeId(4), ReplicaId(9));
+        let group = GroupId(1);
+        assert!(identity.may_open(group, ReplicaId(12)));
+        identity.hold(Held { group, replica: ReplicaId(12), state: HeldState::Gone });
+        identity.let_go(group);
+        let disk = empty();
+        identity.save(&disk).unwrap();
+        let after = load(&disk.power_cut(0)).unwrap().unwrap();
+        assert!(!after.may_open(group, ReplicaId(12)), "an old map may still place it here");
+        assert!(after.may_open(group, ReplicaId(13)) && after.may_open(GroupId(2), ReplicaId(11)));
     }
 
     #[test]

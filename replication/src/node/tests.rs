@@ -7,10 +7,11 @@ use std::time::Duration;
 use larder_storage::command::{PatchEncoder, PatchOrigin, Patched};
 use larder_storage::disk::{Disk, FakeDisk, Operation};
 use larder_storage::log::LogOptions;
+use larder_storage::snapshot::SnapshotStore;
 use larder_types::api::{Counts, FieldSpec, RunKind, Scope};
 use larder_types::error::ErrorCode;
 use larder_types::hash::{KeyHash, ShardCount};
-use larder_types::ids::{CollectionId, FieldId, Generation, SyncSlot};
+use larder_types::ids::{CollectionId, FieldId, Generation, ReplicaId, SyncSlot};
 use larder_types::key::Key;
 use larder_types::names::{CollectionName, FieldName, SyncName};
 use larder_types::patch::ExitMode;
@@ -777,15 +778,20 @@ fn a_crash_at_any_step_of_wiping_a_replica_is_mended_by_the_next_start() {
         disk.crash_after(operations);
         drop(Running::try_with(&disk, 64 << 20));
         let is_done = !disk.has_crashed();
-        let node = Running::with(&disk.power_cut(operations), 64 << 20);
-        // The map of this node, which is alone, still has it here: so it is opened again, without any past.
-        node.until("the replica is opened", |node| node.replicas.get(GroupId(1)).is_some());
-        let replica = node.node.replicas.get(GroupId(1)).unwrap();
-        let state = replica.log.state();
-        assert_eq!((state.vote, state.last, replica.shelf.current()), (None, None, None), "after {operations}");
+        let after = disk.power_cut(operations);
+        let node = Running::with(&after, 64 << 20);
+        // The map of this node, which is alone, still has it here: it is not opened again all the same.
+        assert!(node.node.replicas.get(GroupId(1)).is_none());
+        assert_eq!(node.node.log.group(GroupId(1)).state(), Default::default(), "after {operations}");
         // The others are as they were.
         assert!(node.node.reader(ShardId(1)).is_some());
         node.stop();
+        let left = after.after_kill();
+        let identity = Identity::load(&left, &incarnation).unwrap().unwrap();
+        assert!(identity.held(GroupId(1)).is_none() && !identity.may_open(GroupId(1), held.replica));
+        assert!(identity.may_open(GroupId(1), ReplicaId(held.replica.0 + 100)));
+        let snapshots = SnapshotStore::open(Arc::new(left), Path::new("snapshots")).unwrap();
+        assert!(snapshots.load(GroupId(1)).unwrap().is_none(), "after {operations}");
         if is_done {
             return;
         }

@@ -17,6 +17,7 @@ use super::machines::Alive;
 use super::oracle::Floor;
 use super::world::World;
 use super::{COLLECTION, MAX_STALENESS, SEED, SHARDS};
+use crate::node::replica::Replica;
 use crate::node::{Consistency, ProposeError, ReadTarget};
 use crate::simulated::{below, happens, one_of, pause};
 
@@ -151,26 +152,31 @@ pub(super) async fn read_by(
 ) -> bool {
     let floor = world.oracle().floor(shard, register);
     let Some((at, reader)) = find(world, by, shard, level).await else { return false };
-    let (applied, seen) = (reader.applied(), look(&reader, &register_key(shard, register)));
+    let seen = look(&reader, &register_key(shard, register));
+    let applied = reader.applied();
     world.tell(format_args!("client {name}: read {shard}/{register} {level:?} on {}: {seen:?} of {applied}", at.id));
-    check(world, &at, (shard, register, level), floor, (applied, seen));
+    check(world, &at, &reader, (shard, register, level), floor, seen);
     true
 }
 
 fn check(
     world: &World,
     at: &Alive,
+    reader: &ShardReader,
     (shard, register, level): (ShardId, u64, Consistency),
     floor: Floor,
-    (applied, seen): (u64, Option<(u32, u64)>),
+    seen: Option<(u32, u64)>,
 ) {
-    let mut oracle = world.oracle();
+    let (mut oracle, applied) = (world.oracle(), reader.applied());
     match level {
         Consistency::Linearizable => oracle.linearizable(shard, register, floor, applied, seen),
         Consistency::Any => oracle.bounded(shard, at.id, applied, MAX_STALENESS + JUDGED),
         Consistency::Leader => {}
     }
-    if let Some(replica) = at.node.replicas.get(GroupId::from(shard)) {
+    // The replica that was found may have been replaced since.
+    let replica = at.node.replicas.get(GroupId::from(shard));
+    let is_it = |replica: &Arc<Replica>| replica.reader.as_ref().is_some_and(|known| known.is_same(reader));
+    if let Some(replica) = replica.filter(is_it) {
         oracle.applied(replica.id, replica.replica, at.boot, applied);
     }
     oracle.saw(shard, register, seen);

@@ -145,7 +145,8 @@ impl Arena {
     /// The collection that a record in a segment in use was appended for.
     pub(crate) fn owner(&self, location: Location) -> CollectionId {
         let owners = self.segments.get(location.segment() as usize).and_then(Option::as_ref).map(|owned| &owned.owners);
-        let owner = owners.and_then(|owners| owners.iter().rev().find(|(from, _)| *from <= location.offset()));
+        let before = |from: &usize| *from <= location.offset();
+        let owner = owners.and_then(|owners| owners[..owners.partition_point(|(from, _)| before(from))].last());
         let Some((_, owner)) = owner else { unreachable!("each record of a segment belongs to a collection") };
         *owner
     }

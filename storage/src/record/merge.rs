@@ -80,9 +80,7 @@ impl Scratch {
 
     /// Writes the record as it is, without the groups that a clear has made absent.
     pub(crate) fn refresh(&mut self, row: Row<'_>, clears: &Clears) {
-        let mut writer = RowWriter::new(row.key, row.version(clears), &mut self.record);
-        row.live(clears).for_each(|group| writer.group(&group));
-        assert!(writer.finish().is_some(), "a record does not grow by losing groups");
+        row.write_live(clears, &mut self.record);
     }
 
     /// Writes the record without the sync's group, with `version`.

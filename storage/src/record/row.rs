@@ -142,6 +142,13 @@ impl<'a> Row<'a> {
         self.groups().filter(|group| !group.is_live(clears)).map(|group| group.encoded_len()).sum()
     }
 
+    /// Writes the record to `out`, which is emptied, without the groups that a clear has made absent.
+    pub(crate) fn write_live(self, clears: &Clears, out: &mut Vec<u8>) {
+        let mut writer = RowWriter::new(self.key, self.version(clears), out);
+        self.live(clears).for_each(|group| writer.group(&group));
+        assert!(writer.finish().is_some(), "a record does not grow by losing groups");
+    }
+
     /// The log index of the record's last change, be it a patch or the clear of a sync in all records.
     pub(crate) fn version(self, clears: &Clears) -> u64 {
         let cleared = self.groups().filter_map(|group| clears.after(group.slot, group.clears));

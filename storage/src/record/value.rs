@@ -131,9 +131,9 @@ impl<'a> Encoded<'a> {
         self.bytes[0] & 15
     }
 
-    /// The text, if it is one that is not interned. The bytes must have passed [`Encoded::check`].
-    pub(crate) fn text_as_it_is(self) -> Option<&'a str> {
-        matches!(self.kind(), PLAIN | ESCAPED).then(|| self.text().ok())?
+    /// The bytes of the text, if it is one that is not interned.
+    pub(crate) fn text_bytes(self) -> Option<&'a [u8]> {
+        matches!(self.kind(), PLAIN | ESCAPED).then_some(self.payload)
     }
 
     /// The id of an interned text. The bytes must have passed [`Encoded::check`].
@@ -421,7 +421,7 @@ pub(crate) mod tests {
             put_interned(id, &mut bytes);
             assert_eq!(bytes, expected);
             let read = Encoded::read(&mut Cursor::new(&bytes)).unwrap();
-            assert_eq!((read.check(), read.interned(), read.text_as_it_is()), (Ok(()), Some(id), None));
+            assert_eq!((read.check(), read.interned(), read.text_bytes()), (Ok(()), Some(id), None));
         }
     }
 

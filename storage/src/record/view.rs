@@ -12,7 +12,7 @@ use super::dictionary::Dictionary;
 use super::field_set::FieldSet;
 use super::intern::Pools;
 use super::json::Projection;
-use super::row::{Row, RowWriter, key_of};
+use super::row::{Row, key_of};
 
 /// A record at one version, valid while it is being visited.
 pub struct RecordView<'a> {
@@ -72,9 +72,7 @@ impl<'a> RecordView<'a> {
     #[must_use]
     pub fn copy(&self) -> RecordCopy {
         let mut record = Vec::new();
-        let mut writer = RowWriter::new(self.row.key, self.version(), &mut record);
-        self.row.live(self.clears).for_each(|group| writer.group(&group));
-        assert!(writer.finish().is_some(), "a record does not grow by losing groups");
+        self.row.write_live(self.clears, &mut record);
         RecordCopy { record: record.into(), pools: self.pools.clone() }
     }
 

@@ -38,6 +38,11 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
+    /// A collection without records.
+    fn empty(seed: u64) -> Self {
+        Self::new(TableWriter::new(Clears::default()), BTreeMap::new(), Interner::new(seed))
+    }
+
     /// A collection with this table and memory of runs and texts.
     pub(crate) fn new(table: TableWriter, runs: BTreeMap<SyncSlot, Run>, interner: Interner) -> Self {
         let collection = Self { table, runs, interner };
@@ -189,13 +194,12 @@ impl State {
 
     /// What is remembered of a sync; the collection is made known if need be.
     fn run(&mut self, collection: CollectionId, slot: SyncSlot, shared: &Shared) -> &mut Run {
-        let table = || TableWriter::new(Clears::default());
-        let new = || Collection::new(table(), BTreeMap::new(), Interner::new(self.seed));
+        let seed = self.seed;
         if let Entry::Vacant(vacant) = self.collections.entry(collection) {
-            vacant.insert(new());
+            vacant.insert(Collection::empty(seed));
             shared.show(self.view());
         }
-        self.collections.entry(collection).or_insert_with(new).runs.entry(slot).or_default()
+        self.collections.entry(collection).or_insert_with(|| Collection::empty(seed)).runs.entry(slot).or_default()
     }
 
     /// The records of a collection, if it is known.

@@ -261,7 +261,7 @@ fn verify_footer(bytes: &[u8]) -> Result<(usize, usize), Damage> {
     if !fits || u32_at(trailer, 24) != crc32c::crc32c(&bytes[table..trailer_at]) {
         return Err((table.min(trailer_at) as u64, "the checksum of the footer is wrong"));
     }
-    if u32_at(trailer, 28) != u32_at(bytes, 60) {
+    if u32_at(trailer, 28) != header_checksum(bytes) {
         return Err((trailer_at as u64, "header and footer are of two files"));
     }
     Ok((table, trailer_at))

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use super::format::{ALIGNMENT, BLOCK_ENTRY_BYTES, HEADER_BYTES, Header, MAX_BLOCK_BYTES, TRAILER_BYTES, Trailer};
+use super::format::{
+    ALIGNMENT, BLOCK_ENTRY_BYTES, HEADER_BYTES, Header, MAX_BLOCK_BYTES, TRAILER_BYTES, Trailer, header_checksum,
+};
 use crate::disk::DiskFile;
 
 /// Bytes after which the file is synced. If all were left to the end, the disk would get gigabytes at once, however slowly
@@ -38,7 +40,7 @@ impl<'a> Writer<'a> {
         let encoded = header.encode(crc32c::crc32c(&front[HEADER_BYTES..]));
         front[..HEADER_BYTES].copy_from_slice(&encoded);
         // The trailer repeats it.
-        self.header_crc = crc32c::crc32c(&encoded[..HEADER_BYTES - 4]);
+        self.header_crc = header_checksum(&encoded);
         self.write(&front)
     }
 

@@ -60,7 +60,7 @@ impl Interner {
             };
             let FrozenField::Pooled(len) = field else { continue };
             for (number, text) in (0..).zip(frozen.texts(*id, *len)) {
-                if interner.id(*id, KeyHash::of(seed, text.as_bytes()), text) != Some(number) {
+                if interner.id(*id, KeyHash::of(seed, text.as_bytes()), text.as_bytes()) != Some(number) {
                     return Err(Malformed("a pool has a text twice"));
                 }
             }
@@ -95,13 +95,14 @@ impl Interner {
     /// The encoding of the id that is to be stored for a value, which a patch sets in place of `before`; `None` if it is
     /// to be stored as it is.
     pub(crate) fn intern(&mut self, field: FieldId, value: Encoded<'_>, before: Option<&[u8]>) -> Option<&[u8]> {
-        let text = value.text_as_it_is().filter(|text| (MIN_BYTES..=MAX_BYTES).contains(&text.len()))?;
+        // What was checked is UTF-8; to look again would cost more than all the rest for texts that are found.
+        let text = value.text_bytes().filter(|text| (MIN_BYTES..=MAX_BYTES).contains(&text.len()))?;
         let is_pooled = match self.stages.of(field) {
             Stage::Unknown | Stage::Sampled(_) => false,
             Stage::Pooled(_) => true,
             Stage::Plain => return None,
         };
-        let hash = KeyHash::of(self.seed, text.as_bytes());
+        let hash = KeyHash::of(self.seed, text);
         if !is_pooled && (before == Some(value.bytes) || !self.sample(field, hash)) {
             return None;
         }
@@ -129,18 +130,18 @@ impl Interner {
     }
 
     /// The id of a text in the field's pool, which takes it in if there is room.
-    fn id(&mut self, field: FieldId, hash: KeyHash, text: &str) -> Option<u32> {
+    fn id(&mut self, field: FieldId, hash: KeyHash, text: &[u8]) -> Option<u32> {
         let Self { pools, seed, .. } = self;
         let Stage::Pooled(ids) = self.stages.of(field) else { return None };
         let text_of = |id: &u32| pools.text(field, *id).map_or("", Text::as_str);
-        if let Some(id) = ids.find(hash.0, |id| text_of(id) == text) {
+        if let Some(id) = ids.find(hash.0, |id| text_of(id).as_bytes() == text) {
             return Some(*id);
         }
         let id = len(ids);
         if id as usize == MAX_TEXTS {
             return None;
         }
-        let bytes = pools.add(field, id, text).held_bytes();
+        let bytes = pools.add(field, id, std::str::from_utf8(text).ok()?).held_bytes();
         ids.insert_unique(hash.0, id, |id| KeyHash::of(*seed, text_of(id).as_bytes()).0);
         self.held_bytes += bytes;
         Some(id)

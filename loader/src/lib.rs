@@ -3,6 +3,7 @@
 pub mod cli;
 mod diff;
 pub mod mapping;
+pub mod observe;
 pub mod project;
 mod push;
 pub mod run;

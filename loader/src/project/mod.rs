@@ -19,6 +19,7 @@ mod node;
 mod problem;
 mod sheet;
 mod source_file;
+pub(crate) mod span;
 pub(crate) mod suggest;
 mod sync_file;
 #[cfg(test)]

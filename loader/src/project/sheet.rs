@@ -3,10 +3,12 @@
 //! A reader returns `None` after it has reported why, so that the caller goes on and finds the next mistake too.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::interpolate::{Variables, interpolate};
 use super::node::{Content, Entry, Node};
 use super::problem::Problem;
+use super::span::parse_span;
 use super::suggest::hint;
 
 /// One file being read, and what was wrong with it so far.
@@ -127,6 +129,12 @@ impl Sheet {
             let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
             found.ok_or_else(|| format!("`{text}` is unknown; {}", hint(text, choices.iter().map(|(word, _)| *word))))
         })
+    }
+
+    /// Expects a span of time, for example `10m`.
+    #[allow(dead_code, reason = "the sections that hold spans are being written")]
+    pub(super) fn span(&mut self, node: Node, what: &str) -> Option<Duration> {
+        self.parsed(node, what, parse_span)
     }
 
     /// Expects an integer that is not negative.

@@ -103,7 +103,7 @@ fn read_constant(node: Node, what: &str, sheet: &mut Sheet) -> Option<Expression
 }
 
 /// The value of a YAML tree; `None` if a part of it was reported as broken.
-fn constant(node: Node) -> Result<Option<Value>, JsonError> {
+pub(super) fn constant(node: Node) -> Result<Option<Value>, JsonError> {
     Ok(Some(match node.content {
         Content::Broken => return Ok(None),
         Content::Null => Value::Null,

@@ -15,6 +15,7 @@ mod cluster;
 mod expression;
 mod interpolate;
 mod load;
+mod model;
 mod node;
 mod problem;
 mod sheet;
@@ -161,17 +162,28 @@ pub enum FileFormat {
 }
 
 /// What a sync reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Model {
     /// SQL text (from `models/<name>.sql`).
     Sql {
         /// The model's name.
         name: String,
-        /// The statement.
+        /// The statement, in which parameters are `:name`.
         text: String,
+        /// The parameters' values.
+        params: BTreeMap<String, Value>,
     },
-    /// A table of the source as it is: streamed without going through SQL where the source allows it.
+    /// A table of the source as it is: streamed without going through SQL where the source allows it. In a database it
+    /// may be `schema.table`, and a part in double quotes may hold dots.
     Table(String),
+}
+
+impl Model {
+    /// SQL without parameters.
+    #[must_use]
+    pub fn sql(name: &str, text: &str) -> Self {
+        Self::Sql { name: name.to_owned(), text: text.to_owned(), params: BTreeMap::new() }
+    }
 }
 
 /// A sync: model -> collection.

@@ -8,10 +8,11 @@ use larder_types::patch::ExitMode;
 use larder_types::value::ValueType;
 
 use super::expression::read_field;
+use super::model::{self, ModelParts};
 use super::node::Node;
 use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
-use super::{Expression, FieldMapping, Guard, Model, OnDuplicate, SourceSpec, SyncSpec};
+use super::{Expression, FieldMapping, Guard, OnDuplicate, SourceSpec, SyncSpec};
 
 const EXIT_MODES: [(&str, ExitMode); 3] =
     [("keep", ExitMode::Keep), ("clear", ExitMode::Clear), ("delete", ExitMode::Delete)];
@@ -30,6 +31,7 @@ struct Parts {
     source: Option<Node>,
     model: Option<Node>,
     table: Option<Node>,
+    params: Option<Node>,
     key: Option<Node>,
     collection: Option<Node>,
     primary_index: Option<Node>,
@@ -47,6 +49,7 @@ impl Parts {
             source: sync.require("source", sheet),
             model: sync.take("model"),
             table: sync.take("table"),
+            params: sync.take("params"),
             key: sync.require("key", sheet),
             collection: sync.require("collection", sheet),
             primary_index: sync.take("primary_index"),
@@ -69,7 +72,8 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
 
     let fields = read_fields(parts.columns, parts.fields, parts.line, sheet);
     let source = parts.source.and_then(|node| read_source(node, known, sheet));
-    let model = read_model(parts.model, parts.table, parts.line, known, sheet);
+    let model = ModelParts { model: parts.model, table: parts.table, params: parts.params };
+    let model = model::read(model, parts.line, known, sheet);
     let key = parts.key.and_then(|node| sheet.text(node, "key"));
     let collection = parts.collection.and_then(|node| sheet.parsed(node, "collection", CollectionName::new));
     let primary_index = parts.primary_index.and_then(|node| sheet.parsed(node, "primary_index", IndexName::new));
@@ -78,7 +82,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
     let on_duplicate = parts.on_duplicate.and_then(|node| sheet.choice(node, "on_duplicate", &ON_DUPLICATE));
 
     let (source, model) = (source?, model?);
-    check_table(&source, &model, parts.line, known, sheet);
+    model::check_table(&source, &model, parts.line, known, sheet);
     if !sheet.is_clean() {
         return None;
     }
@@ -106,47 +110,6 @@ fn read_source(node: Node, known: &Known<'_>, sheet: &mut Sheet) -> Option<Strin
         return None;
     }
     Some(source)
-}
-
-fn read_model(
-    model: Option<Node>,
-    table: Option<Node>,
-    line: u32,
-    known: &Known<'_>,
-    sheet: &mut Sheet,
-) -> Option<Model> {
-    match (model, table) {
-        (Some(_), Some(_)) => {
-            sheet.report(line, "the sync has both `model` and `table`; keep one");
-            None
-        }
-        (None, None) => {
-            sheet.report(line, "the sync needs `model` (a file of models/) or `table` (a table of the source)");
-            None
-        }
-        (None, Some(node)) => sheet.text(node, "table").map(Model::Table),
-        (Some(node), None) => {
-            let line = node.line;
-            let name = sheet.text(node, "model")?;
-            let Some(text) = known.models.get(&name) else {
-                let hint = hint(&name, known.models.keys().map(String::as_str));
-                sheet.report(line, format!("there is no model `{name}` (models/{name}.sql); {hint}"));
-                return None;
-            };
-            Some(Model::Sql { name, text: text.clone() })
-        }
-    }
-}
-
-/// A table of files must be one that the source names. What tables a database has is known only when it is opened.
-fn check_table(source: &str, model: &Model, line: u32, known: &Known<'_>, sheet: &mut Sheet) {
-    let (Some(Some(SourceSpec::Files { tables })), Model::Table(table)) = (known.sources.get(source), model) else {
-        return;
-    };
-    if !tables.contains_key(table) {
-        let hint = hint(table, tables.keys().map(String::as_str));
-        sheet.report(line, format!("source `{source}` has no table `{table}`; {hint}"));
-    }
 }
 
 /// The fields in order: those of `columns` first, then those of `fields`.

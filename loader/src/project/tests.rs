@@ -80,7 +80,7 @@ on_duplicate: skip
 
     let sync = &project.syncs[&SyncName::new("plane_usage").unwrap()];
     assert_eq!(sync.file, Path::new("syncs/plane_usage.yml"));
-    assert_eq!(sync.model, Model::Sql { name: "usage".to_owned(), text: "SELECT 1 AS id".to_owned() });
+    assert_eq!(sync.model, Model::sql("usage", "SELECT 1 AS id"));
     assert_eq!((sync.key.as_str(), sync.collection.as_str()), ("tailnum", "planes"));
     assert_eq!(sync.primary_index.as_ref().map(|index| index.as_str()), Some("tail"));
     assert_eq!((sync.on_exit, sync.on_duplicate), (ExitMode::Clear, OnDuplicate::Skip));
@@ -393,4 +393,58 @@ fn folder_without_a_project_is_told_from_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
     let found = load(folder.path(), &|_| None).unwrap_err().to_string();
     assert!(found.contains("larder-loader init"), "{found}");
+}
+
+#[test]
+fn parameters_keep_the_types_that_they_are_given() {
+    let sync = |params: &str| {
+        let text = format!("source: s\nmodel: m\nkey: id\ncollection: c\ncolumns: [id]\nparams:\n{params}");
+        try_load(&[
+            ("syncs/s.yml", &text),
+            ("models/m.sql", "SELECT 1 AS id"),
+            ("sources/s.yml", "driver: sqlite\npath: w.db\n"),
+        ])
+    };
+    let project = sync(
+        "  a: 5\n  b: \"5\"\n  c: {value: \"${N:-7}\", type: int}\n  d: {value: 2024-02-29, type: date}\n  e: ~\n",
+    )
+    .unwrap();
+    let Model::Sql { params, .. } = &project.syncs.values().next().unwrap().model else { panic!("not SQL") };
+    let expected = [
+        ("a", Value::Int(5)),
+        ("b", Value::String("5".to_owned())),
+        ("c", Value::Int(7)),
+        ("d", Value::Date(19_782)),
+        ("e", Value::Null),
+    ];
+    assert_eq!(params, &expected.map(|(name, value)| (name.to_owned(), value)).into());
+
+    for (params, expected) in [
+        ("  a-b: 1\n", "begins with no digit"),
+        ("  1a: 1\n", "begins with no digit"),
+        ("  a: [1]\n", "`a` must be a text"),
+        ("  a: {value: {b: 1}}\n", "`a` must be a text"),
+        ("  a: {value: secret, type: int}\n", "its value is no int"),
+        ("  a: {value: 1, type: struct}\n", "`struct` is unknown"),
+    ] {
+        let problems = sync(params).unwrap_err().to_string();
+        assert!(problems.contains(expected) && !problems.contains("secret"), "{params}: {problems}");
+    }
+}
+
+#[test]
+fn tables_may_be_of_a_schema() {
+    let sync = |table: &str, more: &str| {
+        let text = format!("source: s\ntable: '{table}'\nkey: id\ncollection: c\ncolumns: [id]\n{more}");
+        try_load(&[("syncs/s.yml", &text), ("sources/s.yml", "driver: sqlite\npath: w.db\n")])
+    };
+    for table in ["users", "app.users", r#""my.schema".users"#] {
+        let project = sync(table, "").unwrap();
+        assert_eq!(project.syncs.values().next().unwrap().model, Model::Table(table.to_owned()));
+    }
+    for table in ["app.", ".users", "a..b", r#""open"#] {
+        let problems = sync(table, "").unwrap_err().to_string();
+        assert!(problems.contains("`schema.table`"), "{table}: {problems}");
+    }
+    assert!(sync("users", "params: {a: 1}\n").unwrap_err().to_string().contains("a `table` has none"));
 }

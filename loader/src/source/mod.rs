@@ -14,6 +14,7 @@
 mod cells;
 mod columns;
 mod csv_file;
+pub(crate) mod dialect;
 mod dynamic;
 mod glob;
 mod guard;
@@ -23,15 +24,20 @@ mod parquet_file;
 mod query;
 mod quotes;
 mod scratch;
+pub(crate) mod statement;
 mod table;
 #[cfg(test)]
 mod tests;
+pub(crate) mod warehouse;
 
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
+use self::dialect::Dialect;
+use self::statement::Statement;
+use self::warehouse::Warehouse;
 use crate::project::{Model, Project, SourceSpec};
 
 /// Most rows in one batch.
@@ -108,15 +114,18 @@ pub struct RowStream {
 /// When the source cannot be opened or the statement is refused.
 pub fn open(project: &Project, spec: &SourceSpec, model: &Model) -> Result<RowStream, SourceError> {
     match (spec, model) {
-        (SourceSpec::Sqlite { path }, model) => query::open(query::connect(path)?, &query::Select::of(model)),
         (SourceSpec::Files { tables }, Model::Table(name)) => {
             let table = table::Table::open(name, table::find(tables, name)?)?;
             Ok(RowStream { schema: table.schema(), batches: table.batches(None) })
         }
         (SourceSpec::Files { tables }, model @ Model::Sql { .. }) => {
-            let select = query::Select::of(model);
+            let select = Statement::of(model, Dialect::Sqlite);
             let scratch = scratch::load(tables, &select, &project.state_dir.join("tmp"))?;
             query::open(scratch, &select)
+        }
+        (spec, model) => {
+            let warehouse = database(spec)?;
+            warehouse.query(&Statement::of(model, warehouse.dialect()))
         }
     }
 }
@@ -128,12 +137,32 @@ pub fn open(project: &Project, spec: &SourceSpec, model: &Model) -> Result<RowSt
 /// As [`open`].
 pub fn describe(spec: &SourceSpec, model: &Model) -> Result<SchemaRef, SourceError> {
     match (spec, model) {
-        (SourceSpec::Sqlite { path }, model) => query::describe(&mut query::connect(path)?, &query::Select::of(model)),
         (SourceSpec::Files { tables }, Model::Table(name)) => {
             Ok(table::Table::open(name, table::find(tables, name)?)?.schema())
         }
         (SourceSpec::Files { tables }, model @ Model::Sql { .. }) => {
-            scratch::describe(tables, &query::Select::of(model))
+            scratch::describe(tables, &Statement::of(model, Dialect::Sqlite))
+        }
+        (spec, model) => {
+            let warehouse = database(spec)?;
+            warehouse.describe(&Statement::of(model, warehouse.dialect()))
         }
     }
+}
+
+/// Counts the rows of a model by a query of its own, to compare with the rows that [`open`] gave; see
+/// [`warehouse::count`] for what the number means when data change in between. None for files, which are read by this
+/// process itself: nobody stands between them and the rows who could lose some.
+///
+/// # Errors
+/// As [`open`].
+pub fn count(spec: &SourceSpec, model: &Model) -> Result<Option<u64>, SourceError> {
+    match warehouse::warehouse(spec)? {
+        Some(warehouse) => warehouse::count(warehouse.as_ref(), model).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn database(spec: &SourceSpec) -> Result<Box<dyn Warehouse>, SourceError> {
+    warehouse::warehouse(spec)?.ok_or_else(|| SourceError::Message("the source has no database".to_owned()))
 }

@@ -5,7 +5,7 @@
 //! them over, so SQLite waits for whoever reads. Dropping the stream interrupts the statement and waits for the thread.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -15,23 +15,18 @@ use arrow_schema::{Field, Schema, SchemaRef};
 use rusqlite::types::Value;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, Rows};
 
+use super::dialect::Dialect;
 use super::dynamic::{DynamicColumn, Kind};
 use super::guard::Guard;
+use super::statement::{Statement, replace};
+use super::warehouse::Warehouse;
 use super::{BATCH_ROWS, RowStream, SourceError};
-use crate::project::Model;
 
 /// Batches that may be ready before they are asked for.
 const QUEUE: usize = 2;
 
 /// Name of the view that exists while the types of a statement's columns are asked for.
 const TYPES_VIEW: &str = "larder types of a model";
-
-/// A statement and what it is called in messages.
-#[derive(Debug, Clone)]
-pub(super) struct Select {
-    pub(super) name: String,
-    pub(super) text: String,
-}
 
 /// What is known of a statement before it runs.
 #[derive(Debug)]
@@ -42,43 +37,62 @@ pub(super) struct Shape {
     pub(super) reads: BTreeSet<(String, String)>,
 }
 
-impl Select {
-    /// The statement of a model: its SQL, or all columns of its table.
-    pub(super) fn of(model: &Model) -> Self {
-        match model {
-            Model::Sql { name, text } => Self { name: name.clone(), text: text.clone() },
-            Model::Table(table) => Self { name: table.clone(), text: format!("SELECT * FROM {}", quoted(table)) },
-        }
+/// An existing SQLite database, which is only read.
+pub(super) struct Database {
+    path: PathBuf,
+}
+
+impl Database {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+}
+
+impl Warehouse for Database {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
     }
 
-    fn fault(&self, reason: impl Into<String>) -> SourceError {
-        SourceError::Statement { model: self.name.clone(), reason: reason.into() }
+    fn can_write(&self) -> bool {
+        false
     }
 
-    /// SQLite's message, with the place in the statement where it knows one.
-    fn sqlite_fault(&self, error: &rusqlite::Error) -> SourceError {
-        match error {
-            rusqlite::Error::SqlInputError { msg, sql, offset, .. } => {
-                // After the end of a first statement, `sql` is only the rest of the text.
-                let start = self.text.len().saturating_sub(sql.len());
-                match usize::try_from(*offset).ok().and_then(|offset| self.text.get(..start + offset)) {
-                    Some(before) => {
-                        let line = before.matches('\n').count() + 1;
-                        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-                        self.fault(format!("line {line}, column {column}: {msg}"))
-                    }
-                    None => self.fault(msg.clone()),
+    fn query(&self, statement: &Statement) -> Result<RowStream, SourceError> {
+        open(connect(&self.path)?, statement)
+    }
+
+    fn describe(&self, statement: &Statement) -> Result<SchemaRef, SourceError> {
+        describe(&mut connect(&self.path)?, statement)
+    }
+
+    fn execute(&self, _statements: &[Statement]) -> Result<Option<u64>, SourceError> {
+        Err(SourceError::file(&self.path, "the loader only reads this database and never writes into it"))
+    }
+}
+
+/// SQLite's message, with the place in the statement where it knows one.
+fn sqlite_fault(select: &Statement, error: &rusqlite::Error) -> SourceError {
+    match error {
+        rusqlite::Error::SqlInputError { msg, sql, offset, .. } => {
+            // After the end of a first statement, `sql` is only the rest of the text.
+            let start = select.text.len().saturating_sub(sql.len());
+            match usize::try_from(*offset).ok().and_then(|offset| select.text.get(..start + offset)) {
+                Some(before) => {
+                    let line = before.matches('\n').count() + 1;
+                    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+                    select.fault(format!("line {line}, column {column}: {msg}"))
                 }
+                None => select.fault(msg.clone()),
             }
-            rusqlite::Error::SqliteFailure(_, Some(message)) => self.fault(message.clone()),
-            other => self.fault(other.to_string()),
         }
+        rusqlite::Error::SqliteFailure(_, Some(message)) => select.fault(message.clone()),
+        other => select.fault(other.to_string()),
     }
 }
 
 /// A name as SQL takes it whatever is in it.
 pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    Dialect::Sqlite.quoted(name)
 }
 
 /// Opens an existing database read-only.
@@ -96,28 +110,32 @@ pub(super) fn connect(path: &Path) -> Result<Connection, SourceError> {
 }
 
 /// Checks a statement, and finds its columns and what it reads.
-pub(super) fn check(connection: &mut Connection, select: &Select) -> Result<Shape, SourceError> {
-    let guard = Guard::set(connection).map_err(|error| select.sqlite_fault(&error))?;
+pub(super) fn check(connection: &mut Connection, select: &Statement) -> Result<Shape, SourceError> {
+    select.bind(Dialect::Sqlite)?;
+    let guard = Guard::set(connection).map_err(|error| sqlite_fault(select, &error))?;
     let names = names(connection, select, &guard);
-    Guard::lift(connection).map_err(|error| select.sqlite_fault(&error))?;
-    let kinds = kinds(connection, select).map_err(|error| select.sqlite_fault(&error));
+    Guard::lift(connection).map_err(|error| sqlite_fault(select, &error))?;
+    let kinds = kinds(connection, select).map_err(|error| sqlite_fault(select, &error));
     let (names, kinds) = (names?, kinds?);
     Ok(Shape { columns: names.into_iter().zip(kinds).collect(), reads: guard.reads() })
 }
 
-fn names(connection: &Connection, select: &Select, guard: &Guard) -> Result<Vec<String>, SourceError> {
+fn names(connection: &Connection, select: &Statement, guard: &Guard) -> Result<Vec<String>, SourceError> {
     const EXPECTED: &str = "a model is one SELECT statement";
     let statement = connection.prepare(&select.text).map_err(|error| match (guard.refused(), &error) {
         (Some(refused), _) => select.fault(format!("{EXPECTED} that only reads, and {refused} is not allowed")),
         (None, rusqlite::Error::MultipleStatement) => select.fault(format!("{EXPECTED}, and this is more than one")),
         (None, rusqlite::Error::Empty) => select.fault(format!("{EXPECTED}, and this is none")),
-        _ => select.sqlite_fault(&error),
+        _ => sqlite_fault(select, &error),
     })?;
     if !statement.readonly() || statement.is_explain() != 0 || statement.column_count() == 0 {
         return Err(select.fault(format!("{EXPECTED}, and this is another kind of statement")));
     }
-    if statement.parameter_count() > 0 {
-        return Err(select.fault("parameters (`?`, `:name`) have no value in a model; write the values out"));
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index).and_then(|name| name.strip_prefix(':'));
+        if name.is_none_or(|name| !select.params.contains_key(name)) {
+            return Err(select.fault("a parameter is written `:name`, and its value is in the sync's `params`"));
+        }
     }
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut seen = BTreeSet::new();
@@ -129,9 +147,11 @@ fn names(connection: &Connection, select: &Select, guard: &Guard) -> Result<Vec<
 
 /// The types of the columns as far as the statement tells. A view is asked, because SQLite knows the types of a view's
 /// columns through expressions and casts, and of a statement's only where they are plain columns.
-fn kinds(connection: &Connection, select: &Select) -> rusqlite::Result<Vec<Kind>> {
+fn kinds(connection: &Connection, select: &Statement) -> rusqlite::Result<Vec<Kind>> {
     let view = quoted(TYPES_VIEW);
-    connection.prepare(&format!("CREATE TEMP VIEW {view} AS {}", select.text))?.execute([])?;
+    // A view has no parameters; their types are not known before they have values.
+    let text = replace(&select.text, Dialect::Sqlite, |_| "NULL".to_owned());
+    connection.prepare(&format!("CREATE TEMP VIEW {view} AS {text}"))?.execute([])?;
     let kinds = connection
         .prepare(&format!("PRAGMA temp.table_info({view})"))?
         .query_map([], |row| row.get::<_, String>(2))?
@@ -142,7 +162,7 @@ fn kinds(connection: &Connection, select: &Select) -> rusqlite::Result<Vec<Kind>
 }
 
 /// The columns of a statement as far as they are known without running it.
-pub(super) fn describe(connection: &mut Connection, select: &Select) -> Result<SchemaRef, SourceError> {
+pub(super) fn describe(connection: &mut Connection, select: &Statement) -> Result<SchemaRef, SourceError> {
     let mut shape = check(connection, select)?;
     shape.columns.iter_mut().for_each(|(_, kind)| *kind = kind.without_values());
     Ok(schema(&shape.columns))
@@ -154,9 +174,9 @@ fn schema(columns: &[(String, Kind)]) -> SchemaRef {
 }
 
 /// Runs a statement on a connection of its own, under the guard, and streams its rows.
-pub(super) fn open(mut connection: Connection, select: &Select) -> Result<RowStream, SourceError> {
+pub(super) fn open(mut connection: Connection, select: &Statement) -> Result<RowStream, SourceError> {
     let shape = check(&mut connection, select)?;
-    Guard::set(&mut connection).map_err(|error| select.sqlite_fault(&error))?;
+    Guard::set(&mut connection).map_err(|error| sqlite_fault(select, &error))?;
     let interrupt = connection.get_interrupt_handle();
     let (sender, receiver) = sync_channel(QUEUE);
     let reading = Reading { select: select.clone(), columns: shape.columns, rows: 0 };
@@ -173,6 +193,31 @@ pub(super) fn open(mut connection: Connection, select: &Select) -> Result<RowStr
     }
 }
 
+/// Gives the parameters of a prepared statement their values.
+fn bind(statement: &mut rusqlite::Statement<'_>, select: &Statement) -> rusqlite::Result<()> {
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index).and_then(|name| name.strip_prefix(':')).unwrap_or_default();
+        let value = select.params.get(name).map_or(Value::Null, sqlite_value);
+        statement.raw_bind_parameter(index, value)?;
+    }
+    Ok(())
+}
+
+/// A parameter's value as the columns of files would hold it.
+fn sqlite_value(value: &larder_types::value::Value) -> Value {
+    use larder_types::value::Value as Given;
+    match value {
+        Given::Null => Value::Null,
+        Given::Bool(yes) => Value::Integer(i64::from(*yes)),
+        Given::Int(number) => Value::Integer(*number),
+        Given::Float(number) => Value::Real(*number),
+        Given::Binary(bytes) => Value::Blob(bytes.clone()),
+        // From RFC 3339 to what SQLite's own functions write.
+        Given::Timestamp(_) => Value::Text(value.to_text().trim_end_matches('Z').replacen('T', " ", 1)),
+        other => Value::Text(other.to_text()),
+    }
+}
+
 /// What the thread sends: a schema, batches, and then the end or an error.
 enum Message {
     Schema(SchemaRef),
@@ -184,7 +229,7 @@ type Sender = SyncSender<Result<Message, SourceError>>;
 
 /// The rows as they arrive from the thread.
 struct QueryBatches {
-    select: Select,
+    select: Statement,
     /// None once the end or an error has arrived.
     receiver: Option<Receiver<Result<Message, SourceError>>>,
     interrupt: InterruptHandle,
@@ -233,7 +278,7 @@ impl Drop for QueryBatches {
 
 /// The work of the thread.
 struct Reading {
-    select: Select,
+    select: Statement,
     columns: Vec<(String, Kind)>,
     /// Rows read so far.
     rows: u64,
@@ -250,7 +295,9 @@ impl Reading {
     }
 
     fn stream(&mut self, connection: &Connection, sender: &Sender) -> Result<(), SourceError> {
-        let mut statement = connection.prepare(&self.select.text).map_err(|error| self.select.sqlite_fault(&error))?;
+        let mut statement =
+            connection.prepare(&self.select.text).map_err(|error| sqlite_fault(&self.select, &error))?;
+        bind(&mut statement, &self.select).map_err(|error| sqlite_fault(&self.select, &error))?;
         let mut rows = statement.raw_query();
         let first = self.first_rows(&mut rows)?;
         self.decide(&first)?;
@@ -282,10 +329,10 @@ impl Reading {
     fn first_rows(&self, rows: &mut Rows<'_>) -> Result<Vec<Vec<Value>>, SourceError> {
         let mut first = Vec::new();
         while first.len() < BATCH_ROWS {
-            let Some(row) = rows.next().map_err(|error| self.select.sqlite_fault(&error))? else { break };
+            let Some(row) = rows.next().map_err(|error| sqlite_fault(&self.select, &error))? else { break };
             let values =
                 (0..self.columns.len()).map(|position| row.get::<_, Value>(position)).collect::<Result<_, _>>();
-            first.push(values.map_err(|error| self.select.sqlite_fault(&error))?);
+            first.push(values.map_err(|error| sqlite_fault(&self.select, &error))?);
         }
         Ok(first)
     }
@@ -318,10 +365,10 @@ impl Reading {
     /// Appends up to a batch of further rows and tells how many there were.
     fn next_rows(&mut self, rows: &mut Rows<'_>, columns: &mut [DynamicColumn]) -> Result<usize, SourceError> {
         for count in 0..BATCH_ROWS {
-            let Some(row) = rows.next().map_err(|error| self.select.sqlite_fault(&error))? else { return Ok(count) };
+            let Some(row) = rows.next().map_err(|error| sqlite_fault(&self.select, &error))? else { return Ok(count) };
             self.rows += 1;
             for position in 0..columns.len() {
-                let value = row.get_ref(position).map_err(|error| self.select.sqlite_fault(&error))?;
+                let value = row.get_ref(position).map_err(|error| sqlite_fault(&self.select, &error))?;
                 self.append(columns, position, value)?;
             }
         }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use rusqlite::Connection;
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, Statement};
 
 use super::cells::{Cells, declaration};
-use super::query::{self, Select, Shape, quoted};
+use super::query::{self, Shape, quoted};
+use super::statement::Statement;
 use super::table::Table;
 use super::{Batches, SourceError};
 use crate::project::FileTable;
@@ -23,7 +24,7 @@ use crate::project::suggest::hint;
 type Tables = BTreeMap<String, Table>;
 
 /// The columns of a statement over files, found without reading their rows.
-pub(super) fn describe(tables: &BTreeMap<String, FileTable>, select: &Select) -> Result<SchemaRef, SourceError> {
+pub(super) fn describe(tables: &BTreeMap<String, FileTable>, select: &Statement) -> Result<SchemaRef, SourceError> {
     let (mut connection, _) = empty(tables, select)?;
     query::describe(&mut connection, select).map_err(|error| name_tables(error, tables))
 }
@@ -31,7 +32,7 @@ pub(super) fn describe(tables: &BTreeMap<String, FileTable>, select: &Select) ->
 /// Loads what a statement reads into a scratch database in `folder` and returns the connection to it.
 pub(super) fn load(
     tables: &BTreeMap<String, FileTable>,
-    select: &Select,
+    select: &Statement,
     folder: &Path,
 ) -> Result<Connection, SourceError> {
     let (mut connection, opened) = empty(tables, select)?;
@@ -53,7 +54,7 @@ pub(super) fn load(
 }
 
 /// A database in memory that has the tables that the statement mentions, without rows.
-fn empty(tables: &BTreeMap<String, FileTable>, select: &Select) -> Result<(Connection, Tables), SourceError> {
+fn empty(tables: &BTreeMap<String, FileTable>, select: &Statement) -> Result<(Connection, Tables), SourceError> {
     let connection = Connection::open_in_memory().map_err(|error| SourceError::Message(error.to_string()))?;
     let text = select.text.to_ascii_lowercase();
     let mut opened = Tables::new();
@@ -143,7 +144,7 @@ fn insert_statement(name: &str, columns: &[String]) -> String {
     format!("INSERT INTO {} ({}) VALUES ({marks})", quoted(name), names.join(", "))
 }
 
-fn fill(insert: &mut Statement<'_>, name: &str, batches: Batches, file: &Path) -> Result<(), SourceError> {
+fn fill(insert: &mut rusqlite::Statement<'_>, name: &str, batches: Batches, file: &Path) -> Result<(), SourceError> {
     for batch in batches {
         let batch = batch?;
         let columns = cells(&batch, name)?;

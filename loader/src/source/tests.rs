@@ -15,10 +15,12 @@ use arrow_array::{
 use arrow_buffer::OffsetBuffer;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use larder_types::value::Value;
 use parquet::arrow::ArrowWriter;
 use rusqlite::Connection;
 
-use super::{EXTENSION_NAME, RowStream, SourceError, UUID_EXTENSION, describe, open};
+use super::statement::Statement;
+use super::{EXTENSION_NAME, RowStream, SourceError, UUID_EXTENSION, describe, open, warehouse};
 use crate::project::{Cluster, ColumnType, FileFormat, FileTable, Model, Project, Secret, SourceSpec};
 
 /// A folder with files, and sources over them.
@@ -86,7 +88,7 @@ impl Room {
 }
 
 fn sql(text: &str) -> Model {
-    Model::Sql { name: "m".to_owned(), text: text.to_owned() }
+    Model::sql("m", text)
 }
 
 fn types(stream: &RowStream) -> Vec<DataType> {
@@ -671,4 +673,63 @@ fn stream_may_be_dropped_before_its_end() {
     // One row and then no other: the thread is inside SQLite when the stream is dropped.
     let silent = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i <= 4096";
     drop(room.open(&spec, &sql(silent)).unwrap());
+}
+
+/// A model with parameters.
+fn with_params(text: &str, params: &[(&str, Value)]) -> Model {
+    let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    Model::Sql { name: "m".to_owned(), text: text.to_owned(), params }
+}
+
+#[test]
+fn parameters_are_bound_and_never_become_sql() {
+    let room = Room::new();
+    let spec = database(&room, "CREATE TABLE t (id INTEGER, day TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b''c');");
+    let text = "SELECT id, :n AS n, :again AS at FROM t WHERE day = :day AND id < :n AND :n > 0";
+    let day = Value::String("b'c".to_owned());
+    let params = [("n", Value::Int(5)), ("day", day), ("again", Value::Timestamp(1_500_000))];
+    let model = with_params(text, &params);
+    assert_eq!(rows(room.open(&spec, &model).unwrap()), [["2", "5", "1970-01-01 00:00:01.500000"]]);
+    assert_eq!(describe(&spec, &model).unwrap().fields().len(), 3);
+    assert_eq!(super::count(&spec, &model).unwrap(), Some(1));
+
+    for (text, params, expected) in [
+        ("SELECT :a", &[][..], "`:a` has no value"),
+        ("SELECT 1", &[("a", Value::Null)], "no `:a`"),
+        ("SELECT ?", &[], "written `:name`"),
+        ("SELECT $a", &[], "written `:name`"),
+    ] {
+        let error = error_of(room.open(&spec, &with_params(text, params)));
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn parameters_of_statements_over_files_are_bound() {
+    let mut room = Room::new();
+    room.write("t.csv", "id,v\n1,a\n2,b\n");
+    room.table("t", "t.csv", FileFormat::Csv);
+    let model = with_params("SELECT id FROM t WHERE v = :v", &[("v", Value::String("b".to_owned()))]);
+    assert_eq!(rows(room.open(&room.files(), &model).unwrap()), [["2"]]);
+}
+
+#[test]
+fn rows_of_a_model_are_counted() {
+    let room = Room::new();
+    let spec = database(&room, "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1), (2), (3);");
+    assert_eq!(super::count(&spec, &Model::Table("t".to_owned())).unwrap(), Some(3));
+    assert_eq!(super::count(&spec, &Model::Table("main.t".to_owned())).unwrap(), Some(3));
+    assert_eq!(super::count(&spec, &sql("SELECT id FROM t WHERE id > 1 -- most;\n;")).unwrap(), Some(2));
+    assert!(super::count(&spec, &sql("SELECT id FROM missing")).is_err());
+}
+
+#[test]
+fn embedded_database_is_never_written_into() {
+    let room = Room::new();
+    let spec = database(&room, "CREATE TABLE t (id INTEGER);");
+    let database = warehouse::warehouse(&spec).unwrap().unwrap();
+    assert!(!database.can_write());
+    let error = database.execute(&[Statement::new("s", "DELETE FROM t")]).unwrap_err().to_string();
+    assert!(error.contains("only reads"), "{error}");
+    assert!(error_of(database.query(&Statement::new("s", "DELETE FROM t"))).contains("DELETE is not allowed"));
 }

@@ -382,9 +382,9 @@ fn a_run_that_is_blocked_or_fails_early_declares_nothing() {
 fn a_source_that_does_not_open_is_in_the_history() {
     let mut world = world(ExitMode::Delete);
     world.write(&rows(0..2));
-    world.spec().model = Model::Sql { name: "m".into(), text: "SELECT nope FROM t".into() };
+    world.spec().model = Model::sql("m", "SELECT nope FROM t");
     let message = world.fails();
-    world.spec().model = Model::Sql { name: "m".into(), text: "SELECT id, a FROM t".into() };
+    world.spec().model = Model::sql("m", "SELECT id, a FROM t");
     let error = world.try_run(RunOptions::default()).unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Config);
     std::fs::remove_file(world.dir.path().join("w.db")).unwrap();
@@ -423,7 +423,7 @@ fn a_query_that_breaks_off_is_not_the_end_of_its_rows() {
     world.run();
     world.cluster.take_applied();
     let text = "SELECT id, a, b, CASE WHEN a = 15 THEN json('{') END AS broken FROM t ORDER BY a";
-    world.spec().model = Model::Sql { name: "m".into(), text: text.into() };
+    world.spec().model = Model::sql("m", text);
     let error = world.try_run(RunOptions { accept_removals: true, ..RunOptions::default() }).unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Failed);
     assert_eq!(world.cluster.take_applied(), Vec::<String>::new());

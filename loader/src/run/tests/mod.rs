@@ -53,7 +53,7 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
         name: sync_name(),
         file: PathBuf::from("syncs/s.yml"),
         source: "w".into(),
-        model: Model::Sql { name: "m".into(), text: "SELECT id, a, b FROM t".into() },
+        model: Model::sql("m", "SELECT id, a, b FROM t"),
         key: "id".into(),
         collection: "c".parse().unwrap(),
         primary_index: None,

@@ -1,0 +1,134 @@
+//! What a sync reads: `model` or `table`, and the `params` of a model.
+
+use std::collections::BTreeMap;
+
+use larder_types::value::{Value, ValueType};
+
+use super::expression::constant;
+use super::node::{Content, Entry, Node};
+use super::sheet::Sheet;
+use super::suggest::hint;
+use super::sync_file::Known;
+use super::{Model, SourceSpec};
+use crate::source::statement::table_parts;
+
+/// The types that a parameter may be given, beside the one that its YAML has.
+const PARAM_TYPES: [ValueType; 7] = [
+    ValueType::Bool,
+    ValueType::Int,
+    ValueType::Float,
+    ValueType::Decimal,
+    ValueType::String,
+    ValueType::Date,
+    ValueType::Timestamp,
+];
+
+/// The keys of a sync that say what it reads.
+pub(super) struct ModelParts {
+    pub(super) model: Option<Node>,
+    pub(super) table: Option<Node>,
+    pub(super) params: Option<Node>,
+}
+
+/// Reads what a sync reads. `line` is where the sync begins.
+pub(super) fn read(parts: ModelParts, line: u32, known: &Known<'_>, sheet: &mut Sheet) -> Option<Model> {
+    let params_line = parts.params.as_ref().map(|node| node.line);
+    let params = match parts.params {
+        Some(node) => read_params(node, sheet),
+        None => Some(BTreeMap::new()),
+    };
+    match (parts.model, parts.table) {
+        (Some(_), Some(_)) => {
+            sheet.report(line, "the sync has both `model` and `table`; keep one");
+            None
+        }
+        (None, None) => {
+            sheet.report(line, "the sync needs `model` (a file of models/) or `table` (a table of the source)");
+            None
+        }
+        (None, Some(node)) => {
+            if let Some(line) = params_line {
+                sheet.report(line, "`params` belong to the SQL of a `model`; a `table` has none");
+            }
+            sheet.parsed(node, "table", check_table_name).map(Model::Table)
+        }
+        (Some(node), None) => {
+            let line = node.line;
+            let name = sheet.text(node, "model")?;
+            let Some(text) = known.models.get(&name) else {
+                let hint = hint(&name, known.models.keys().map(String::as_str));
+                sheet.report(line, format!("there is no model `{name}` (models/{name}.sql); {hint}"));
+                return None;
+            };
+            Some(Model::Sql { name, text: text.clone(), params: params? })
+        }
+    }
+}
+
+/// A table of files must be one that the source names. What tables a database has is known only when it is opened.
+pub(super) fn check_table(source: &str, model: &Model, line: u32, known: &Known<'_>, sheet: &mut Sheet) {
+    let (Some(Some(SourceSpec::Files { tables })), Model::Table(table)) = (known.sources.get(source), model) else {
+        return;
+    };
+    if !tables.contains_key(table) {
+        let hint = hint(table, tables.keys().map(String::as_str));
+        sheet.report(line, format!("source `{source}` has no table `{table}`; {hint}"));
+    }
+}
+
+/// Accepts `table` and `schema.table`, where a part in double quotes may hold anything.
+fn check_table_name(name: &str) -> Result<String, &'static str> {
+    const EXPECTED: &str = "must be a table's name, `schema.table`, or have `\"` around a part that holds dots";
+    if table_parts(name).is_some() { Ok(name.to_owned()) } else { Err(EXPECTED) }
+}
+
+fn read_params(node: Node, sheet: &mut Sheet) -> Option<BTreeMap<String, Value>> {
+    let mut params = BTreeMap::new();
+    let mut complete = true;
+    for entry in sheet.entries(node, "params")? {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if entry.key.starts_with(|c: char| c.is_ascii_digit()) || !entry.key.chars().all(is_name) {
+            let key = &entry.key;
+            sheet.report(entry.line, format!("parameter `{key}`: a name is of A-Z a-z 0-9 _ and begins with no digit"));
+            complete = false;
+            continue;
+        }
+        let key = entry.key.clone();
+        match read_param(entry, sheet) {
+            Some(value) => drop(params.insert(key, value)),
+            None => complete = false,
+        }
+    }
+    complete.then_some(params)
+}
+
+/// Reads `name: value` or `name: {value: …, type: …}`.
+fn read_param(entry: Entry, sheet: &mut Sheet) -> Option<Value> {
+    let Entry { key, line, node } = entry;
+    let (value, kind) = match node.content {
+        Content::Map(_) => {
+            let mut fields = sheet.fields(node, "the parameter")?;
+            let value = fields.require("value", sheet);
+            let kind = fields.take("type");
+            fields.finish(sheet);
+            let kind = match kind {
+                Some(node) => sheet.choice(node, "type", &PARAM_TYPES.map(|kind| (kind.as_str(), kind)))?,
+                None => ValueType::Any,
+            };
+            (value?, kind)
+        }
+        _ => (node, ValueType::Any),
+    };
+    if matches!(value.content, Content::Map(_) | Content::List(_)) {
+        return sheet.expected(&value, &key, "a text, a number, a truth value or null");
+    }
+    // What a value cannot be read as may be a secret, so the message does not show it.
+    let value = constant(value).ok().flatten()?;
+    match value.convert(kind) {
+        Ok(value) => Some(value),
+        Err(_) => {
+            sheet.report(line, format!("parameter `{key}`: its value is no {kind}"));
+            None
+        }
+    }
+}

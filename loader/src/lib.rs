@@ -7,5 +7,6 @@ pub mod observe;
 pub mod project;
 mod push;
 pub mod run;
+pub mod schedule;
 pub mod source;
 mod state;

@@ -17,6 +17,7 @@ use arrow_schema::{DataType, Field, Schema};
 use larder_types::patch::ExitMode;
 
 use super::*;
+use crate::project::schedule::Schedule;
 use crate::project::{Expression, FieldMapping, Guard, Model, OnDuplicate};
 
 fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
@@ -35,6 +36,8 @@ fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
         on_exit: ExitMode::Keep,
         guard: Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 1 },
         on_duplicate: OnDuplicate::Fail,
+        schedule: Schedule::default(),
+        timeout: None,
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::node::{Content, Node};
+use super::schedule::{self, Defaults};
+use super::serve::{self, Serve};
 use super::sheet::Sheet;
 use super::{Cluster, Secret};
 
@@ -14,6 +16,8 @@ pub(super) struct Settings {
     pub(super) cluster: Cluster,
     /// As written; relative to the project's folder.
     pub(super) state: PathBuf,
+    pub(super) schedule: Defaults,
+    pub(super) serve: Serve,
     /// What is allowed but unwise: line and message.
     pub(super) warnings: Vec<(u32, String)>,
 }
@@ -23,6 +27,8 @@ pub(super) fn read(node: Node, sheet: &mut Sheet) -> Option<Settings> {
     let mut fields = sheet.fields(node, "larder.yml")?;
     let cluster = fields.require("cluster", sheet);
     let state = fields.take("state");
+    let schedule = fields.take("schedule");
+    let serve = fields.take("serve");
     fields.finish(sheet);
 
     let mut warnings = Vec::new();
@@ -31,7 +37,9 @@ pub(super) fn read(node: Node, sheet: &mut Sheet) -> Option<Settings> {
         Some(node) => sheet.text(node, "state")?,
         None => DEFAULT_STATE.to_owned(),
     };
-    Some(Settings { cluster: cluster?, state: state.into(), warnings })
+    let schedule = schedule.map(|node| schedule::read_defaults(node, sheet)).unwrap_or_default();
+    let serve = serve.map(|node| serve::read(node, sheet, &mut warnings)).unwrap_or_default();
+    Some(Settings { cluster: cluster?, state: state.into(), schedule, serve, warnings })
 }
 
 fn read_cluster(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {

@@ -1,6 +1,6 @@
 //! Loading a project's folder: every file is read and every mistake of every file is reported together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,9 @@ use super::interpolate::Variables;
 use super::node::Node;
 use super::sheet::Sheet;
 use super::sync_file::Known;
-use super::{Problem, Problems, Project, SourceSpec, SyncSpec, cluster, is_plain_name, source_file, sync_file};
+use super::{
+    Problem, Problems, Project, SourceSpec, SyncSpec, cluster, is_plain_name, schedule, source_file, sync_file,
+};
 
 const SETTINGS_FILE: &str = "larder.yml";
 
@@ -27,21 +29,26 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
     let settings = loading.sheet(Path::new(SETTINGS_FILE), cluster::read);
     let sources = loading.sources();
     let models = loading.models();
-    let known = Known { sources: &sources, models: &models };
-    let syncs = loading.syncs(&known);
+    let defaults = settings.as_ref().map(|settings| settings.schedule.clone()).unwrap_or_default();
+    let known = Known { sources: &sources, models: &models, schedule: &defaults };
+    let (syncs, broken) = loading.syncs(&known);
     loading.problems.extend(conflicts(&syncs));
+    loading.problems.extend(schedule::conflicts(&syncs, &broken));
 
     let Some(settings) = settings.filter(|_| loading.problems.is_empty()) else {
         return Err(Problems(loading.problems));
     };
     let warning = |(line, message)| Problem::at(Path::new(SETTINGS_FILE), line, message);
+    let mut warnings: Vec<Problem> = settings.warnings.into_iter().map(warning).collect();
+    warnings.extend(schedule::over(&syncs, jiff::Timestamp::now()));
     Ok(Project {
         root: root.to_path_buf(),
         cluster: settings.cluster,
         state_dir: root.join(settings.state),
         sources: sources.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
         syncs: syncs.into_iter().map(|sync| (sync.name.clone(), sync)).collect(),
-        warnings: settings.warnings.into_iter().map(warning).collect(),
+        serve: settings.serve,
+        warnings,
     })
 }
 
@@ -92,17 +99,23 @@ impl Loading<'_> {
         models
     }
 
-    fn syncs(&mut self, known: &Known<'_>) -> Vec<SyncSpec> {
+    /// The syncs, and the names of those whose files have mistakes.
+    fn syncs(&mut self, known: &Known<'_>) -> (Vec<SyncSpec>, BTreeSet<SyncName>) {
         let mut syncs = Vec::new();
+        let mut broken = BTreeSet::new();
         for (name, file) in self.files("syncs", &["yml", "yaml"]) {
             match SyncName::new(&name) {
                 Ok(name) => {
-                    syncs.extend(self.sheet(&file, |node, sheet| sync_file::read(node, name, &file, known, sheet)));
+                    let read = |node, sheet: &mut _| sync_file::read(node, name.clone(), &file, known, sheet);
+                    match self.sheet(&file, read) {
+                        Some(sync) => syncs.push(sync),
+                        None => drop(broken.insert(name)),
+                    }
                 }
                 Err(error) => self.problems.push(Problem::of_file(&file, format!("the file's name: {error}"))),
             }
         }
-        syncs
+        (syncs, broken)
     }
 
     /// The files of a folder of the project that have one of the extensions: name and path, in the order of the names.

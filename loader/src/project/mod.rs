@@ -18,6 +18,8 @@ mod load;
 mod model;
 mod node;
 mod problem;
+pub mod schedule;
+pub mod serve;
 mod sheet;
 mod source_file;
 pub(crate) mod span;
@@ -28,12 +30,16 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
 pub use problem::{Problem, Problems};
+
+use self::schedule::Schedule;
+use self::serve::Serve;
 
 /// Everything that a project defines, checked: every reference resolves and every name is well formed.
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub struct Project {
     pub sources: BTreeMap<String, SourceSpec>,
     /// The syncs by name.
     pub syncs: BTreeMap<SyncName, SyncSpec>,
+    /// What the daemon needs to know.
+    pub serve: Serve,
     /// What is allowed but unwise.
     pub warnings: Vec<Problem>,
 }
@@ -211,6 +219,10 @@ pub struct SyncSpec {
     pub guard: Guard,
     /// What happens when the query returns one key twice.
     pub on_duplicate: OnDuplicate,
+    /// When it runs by itself.
+    pub schedule: Schedule,
+    /// A run that takes longer is cancelled.
+    pub timeout: Option<Duration>,
 }
 
 /// How one field is made from a row.

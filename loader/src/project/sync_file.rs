@@ -10,6 +10,7 @@ use larder_types::value::ValueType;
 use super::expression::read_field;
 use super::model::{self, ModelParts};
 use super::node::Node;
+use super::schedule::{self, When};
 use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
 use super::{Expression, FieldMapping, Guard, OnDuplicate, SourceSpec, SyncSpec};
@@ -24,6 +25,8 @@ pub(super) struct Known<'a> {
     pub(super) sources: &'a BTreeMap<String, Option<SourceSpec>>,
     /// The models' SQL by name.
     pub(super) models: &'a BTreeMap<String, String>,
+    /// What `larder.yml` says of schedules.
+    pub(super) schedule: &'a schedule::Defaults,
 }
 
 /// The file as taken apart, before anything in it is looked at, so that unknown keys are reported even if others fail.
@@ -40,6 +43,8 @@ struct Parts {
     fields: Option<Node>,
     guard: Option<Node>,
     on_duplicate: Option<Node>,
+    schedule: Option<Node>,
+    timeout: Option<Node>,
     line: u32,
 }
 
@@ -58,6 +63,8 @@ impl Parts {
             fields: sync.take("fields"),
             guard: sync.take("guard"),
             on_duplicate: sync.take("on_duplicate"),
+            schedule: sync.take("schedule"),
+            timeout: sync.take("timeout"),
             line: sync.line(),
         };
         sync.finish(sheet);
@@ -80,6 +87,11 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
     let on_exit = parts.on_exit.and_then(|node| sheet.choice(node, "on_exit", &EXIT_MODES));
     let guard = parts.guard.map_or(Guard::default(), |node| read_guard(node, sheet));
     let on_duplicate = parts.on_duplicate.and_then(|node| sheet.choice(node, "on_duplicate", &ON_DUPLICATE));
+    let schedule = match parts.schedule {
+        Some(node) => schedule::read(node, &name, known.schedule, sheet),
+        None => Some(known.schedule.of(When::Manual)),
+    };
+    let timeout = parts.timeout.and_then(|node| sheet.span(node, "timeout"));
 
     let (source, model) = (source?, model?);
     model::check_table(&source, &model, parts.line, known, sheet);
@@ -98,6 +110,8 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         on_exit: on_exit.unwrap_or_default(),
         guard,
         on_duplicate: on_duplicate.unwrap_or(OnDuplicate::Fail),
+        schedule: schedule?,
+        timeout,
     })
 }
 

@@ -11,12 +11,12 @@ use larder_types::value::{Value, ValueType};
 use super::load::load;
 use super::{ColumnType, Expression, FileFormat, Guard, Model, OnDuplicate, Problems, Project, SourceSpec, SyncSpec};
 
-const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
+pub(super) const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
 const SOURCE: &str = "driver: files\ntables:\n  planes: data/planes.parquet\n  extra: data/extra.csv\n";
-const SYNC: &str = "source: warehouse\ntable: planes\nkey: tailnum\ncollection: planes\ncolumns: [model]\n";
+pub(super) const SYNC: &str = "source: warehouse\ntable: planes\nkey: tailnum\ncollection: planes\ncolumns: [model]\n";
 
 /// A project's files; the later of two with the same name wins.
-fn try_load(files: &[(&str, &str)]) -> Result<Project, Problems> {
+pub(super) fn try_load(files: &[(&str, &str)]) -> Result<Project, Problems> {
     let folder = tempfile::tempdir().unwrap();
     let basis = [("larder.yml", LARDER), ("sources/warehouse.yml", SOURCE), ("models/usage.sql", "SELECT 1 AS id")];
     for (name, text) in basis.iter().chain(files) {
@@ -27,19 +27,19 @@ fn try_load(files: &[(&str, &str)]) -> Result<Project, Problems> {
     load(folder.path(), &|name| (name == "KEY").then(|| "the secret".to_owned()))
 }
 
-fn load_sync(text: &str) -> SyncSpec {
+pub(super) fn load_sync(text: &str) -> SyncSpec {
     let project = try_load(&[("syncs/s.yml", text)]).unwrap_or_else(|problems| panic!("{problems}"));
     project.syncs.into_values().next().unwrap()
 }
 
 /// The problems of a project, one a line; none of them shows the secret.
-fn problems(files: &[(&str, &str)]) -> String {
+pub(super) fn problems(files: &[(&str, &str)]) -> String {
     let text = try_load(files).map(|_| ()).unwrap_err().to_string();
     assert!(!text.contains("the secret"), "{text}");
     text
 }
 
-fn assert_problem(name: &str, text: &str, expected: &str) {
+pub(super) fn assert_problem(name: &str, text: &str, expected: &str) {
     let found = problems(&[(name, text)]);
     assert!(found.lines().any(|line| line.contains(expected)), "expected {expected:?} for\n{text}\nfound\n{found}");
 }

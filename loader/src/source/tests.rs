@@ -70,6 +70,7 @@ impl Room {
             state_dir: self.path(".larder"),
             sources: BTreeMap::new(),
             syncs: BTreeMap::new(),
+            serve: crate::project::serve::Serve::default(),
             warnings: Vec::new(),
         }
     }

@@ -18,6 +18,7 @@ use self::cluster::{Content, FakeCluster, Fate, Record};
 use super::*;
 use crate::project::{
     Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec, SyncSpec,
+    schedule::Schedule, serve::Serve,
 };
 use crate::push::retry::RetryPolicy;
 
@@ -64,6 +65,8 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
         on_exit,
         guard: Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 0 },
         on_duplicate: OnDuplicate::Fail,
+        schedule: Schedule::default(),
+        timeout: None,
     };
     Project {
         root: dir.to_path_buf(),
@@ -71,6 +74,7 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
         state_dir: state_dir.to_path_buf(),
         sources: BTreeMap::from([("w".to_owned(), SourceSpec::Sqlite { path: dir.join("w.db") })]),
         syncs: BTreeMap::from([(sync_name(), spec)]),
+        serve: Serve::default(),
         warnings: Vec::new(),
     }
 }

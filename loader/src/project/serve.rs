@@ -1,0 +1,150 @@
+//! `serve:` of `larder.yml`: what the daemon needs to know beside the syncs.
+//!
+//! ```yaml
+//! serve:
+//!   listen: 127.0.0.1:8090
+//!   max_concurrent_runs: 4      # default: the number of cores
+//!   stop_within: 30s            # how long runs may go on when the daemon is told to stop
+//!   tokens:
+//!     - {name: airflow, token: "${LOADER_TOKEN}", scope: trigger}
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::node::{Content, Node};
+use super::sheet::Sheet;
+use super::{Secret, is_plain_name};
+
+/// Where the daemon listens unless told otherwise: reachable from this machine alone.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8090);
+const DEFAULT_STOP: Duration = Duration::from_secs(30);
+/// Runs beyond this only wait for each other.
+const MAX_RUNS: u64 = 1000;
+/// A shorter token can be guessed.
+const MIN_TOKEN: usize = 16;
+const MAX_TOKEN: usize = 512;
+const MAX_TOKENS: usize = 64;
+
+const SCOPES: [(&str, TokenScope); 2] = [("read", TokenScope::Read), ("trigger", TokenScope::Trigger)];
+
+/// What the daemon needs to know.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Most runs at a time, of all loaders that share the state folder.
+    pub max_concurrent_runs: usize,
+    /// How long runs may go on when it is told to stop; then they are cancelled.
+    pub stop_within: Duration,
+    /// Who may use its API.
+    pub tokens: Vec<Token>,
+}
+
+/// Who may use the daemon's API.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// Its name in logs.
+    pub name: String,
+    /// The text that a caller sends.
+    pub token: Secret,
+    /// What it allows.
+    pub scope: TokenScope,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenScope {
+    /// Looking at syncs and runs.
+    Read,
+    /// Looking, and starting, cancelling, approving, pausing and resuming.
+    Trigger,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            max_concurrent_runs: std::thread::available_parallelism().map_or(1, usize::from),
+            stop_within: DEFAULT_STOP,
+            tokens: Vec::new(),
+        }
+    }
+}
+
+/// Reads the section. Mistakes are reported to `sheet`.
+pub(super) fn read(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Serve {
+    let mut serve = Serve::default();
+    let Some(mut fields) = sheet.fields(node, "`serve`") else { return serve };
+    let listen = fields.take("listen");
+    let runs = fields.take("max_concurrent_runs");
+    let stop = fields.take("stop_within");
+    let tokens = fields.take("tokens");
+    fields.finish(sheet);
+
+    if let Some(listen) = listen.and_then(|node| sheet.parsed(node, "listen", str::parse)) {
+        serve.listen = listen;
+    }
+    if let Some(runs) = runs.and_then(|node| read_limit(node, sheet)) {
+        serve.max_concurrent_runs = runs;
+    }
+    if let Some(stop) = stop.and_then(|node| sheet.span(node, "stop_within")) {
+        serve.stop_within = stop;
+    }
+    let Some(tokens) = tokens else { return serve };
+    let line = tokens.line;
+    for node in sheet.list(tokens, "tokens").into_iter().flatten() {
+        let line = node.line;
+        let Some(token) = read_token(node, sheet, warnings) else { continue };
+        if serve.tokens.iter().any(|other| other.name == token.name) {
+            sheet.report(line, format!("the token `{}` is there twice", token.name));
+        }
+        serve.tokens.push(token);
+    }
+    if serve.tokens.len() > MAX_TOKENS {
+        sheet.report(line, format!("`tokens` may have {MAX_TOKENS} at most"));
+    }
+    serve
+}
+
+/// Reads a `max_concurrent_runs`, of the daemon or of a source.
+pub(super) fn read_limit(node: Node, sheet: &mut Sheet) -> Option<usize> {
+    let line = node.line;
+    let runs = sheet.count(node, "max_concurrent_runs")?;
+    if !(1..=MAX_RUNS).contains(&runs) {
+        sheet.report(line, format!("`max_concurrent_runs` must be 1 to {MAX_RUNS}"));
+    }
+    usize::try_from(runs).ok()
+}
+
+fn read_token(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Token> {
+    let mut fields = sheet.fields(node, "the token")?;
+    let name = fields.require("name", sheet);
+    let token = fields.require("token", sheet);
+    let scope = fields.take("scope");
+    fields.finish(sheet);
+
+    let name = name.and_then(|node| {
+        let check =
+            |text: &str| if is_plain_name(text) { Ok(text.to_owned()) } else { Err("1 to 64 of A-Z a-z 0-9 _ -") };
+        sheet.parsed(node, "name", check)
+    });
+    let token = token.and_then(|node| {
+        if matches!(node.content, Content::Text { from_variable: false, .. }) {
+            let message = "`token` is written out here; keep secrets out of files: `token: \"${LOADER_TOKEN}\"`";
+            warnings.push((node.line, message.to_owned()));
+        }
+        sheet.parsed(node, "token", check_token)
+    });
+    let scope = scope.map_or(Some(TokenScope::Read), |node| sheet.choice(node, "scope", &SCOPES));
+    Some(Token { name: name?, token: Secret(token?), scope: scope? })
+}
+
+fn check_token(text: &str) -> Result<String, String> {
+    // A token read from a file brings the line's end along.
+    let text = text.trim_end();
+    if !(MIN_TOKEN..=MAX_TOKEN).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("must be {MIN_TOKEN} to {MAX_TOKEN} characters of visible ASCII, best random ones"));
+    }
+    Ok(text.to_owned())
+}

@@ -2,6 +2,7 @@
 
 pub mod cli;
 mod diff;
+mod http;
 pub mod mapping;
 pub mod observe;
 pub mod project;

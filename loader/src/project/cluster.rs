@@ -1,15 +1,17 @@
 //! `larder.yml`: where the cluster is and where state is kept.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::node::{Content, Node};
 use super::schedule::{self, Defaults};
 use super::serve::{self, Serve};
 use super::sheet::Sheet;
-use super::{Cluster, Secret};
+use super::{Cluster, Secret, TlsFiles, tls};
 
 /// Where state is kept unless `state` says otherwise.
 const DEFAULT_STATE: &str = ".larder";
+/// How the address of a cluster begins that does not speak TLS.
+const PLAIN: &str = "http://";
 
 /// What `larder.yml` says.
 pub(super) struct Settings {
@@ -22,8 +24,8 @@ pub(super) struct Settings {
     pub(super) warnings: Vec<(u32, String)>,
 }
 
-/// Reads `larder.yml`.
-pub(super) fn read(node: Node, sheet: &mut Sheet) -> Option<Settings> {
+/// Reads `larder.yml` of the project in `root`.
+pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<Settings> {
     let mut fields = sheet.fields(node, "larder.yml")?;
     let cluster = fields.require("cluster", sheet);
     let state = fields.take("state");
@@ -32,7 +34,7 @@ pub(super) fn read(node: Node, sheet: &mut Sheet) -> Option<Settings> {
     fields.finish(sheet);
 
     let mut warnings = Vec::new();
-    let cluster = cluster.and_then(|node| read_cluster(node, sheet, &mut warnings));
+    let cluster = cluster.and_then(|node| read_cluster(node, root, sheet, &mut warnings));
     let state = match state {
         Some(node) => sheet.text(node, "state")?,
         None => DEFAULT_STATE.to_owned(),
@@ -42,13 +44,22 @@ pub(super) fn read(node: Node, sheet: &mut Sheet) -> Option<Settings> {
     Some(Settings { cluster: cluster?, state: state.into(), schedule, serve, warnings })
 }
 
-fn read_cluster(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {
+fn read_cluster(node: Node, root: &Path, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {
     let mut fields = sheet.fields(node, "`cluster`")?;
     let url = fields.require("url", sheet);
     let key = fields.require("key", sheet);
+    let line = fields.line();
+    let tls = tls::read(&mut fields, root, sheet);
     fields.finish(sheet);
 
     let url = url.and_then(|node| sheet.parsed(node, "cluster.url", check_url));
+    if let (Some(url), Some(tls)) = (&url, &tls)
+        && url.starts_with(PLAIN)
+        && *tls != TlsFiles::default()
+    {
+        sheet
+            .report(line, "`ca` and `client_certificate` of a cluster are for TLS: its `url` must begin with https://");
+    }
     let key = key.and_then(|node| match node.content {
         Content::Text { text, from_variable } => {
             // A key read from a file brings the line's end along.
@@ -69,14 +80,14 @@ fn read_cluster(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>
         }
         _ => sheet.expected(&node, "cluster.key", "a text"),
     });
-    Some(Cluster { url: url?, key: Secret(key?) })
+    Some(Cluster { url: url?, key: Secret(key?), tls: tls? })
 }
 
-/// Accepts `http://host:port`, with or without a slash at its end.
+/// Accepts `http://host:port` and `https://host:port`, with or without a slash at their end.
 fn check_url(text: &str) -> Result<String, &'static str> {
-    const EXPECTED: &str = "must be `http://host:port`, without a path";
+    const EXPECTED: &str = "must be `http://host:port` or `https://host:port`, without a path";
     let url = text.strip_suffix('/').unwrap_or(text);
-    let authority = url.strip_prefix("http://").ok_or(EXPECTED)?;
+    let authority = url.strip_prefix(PLAIN).or_else(|| url.strip_prefix("https://")).ok_or(EXPECTED)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
     if authority.is_empty() || !authority.chars().all(allowed) {
         return Err(EXPECTED);
@@ -90,10 +101,14 @@ mod tests {
 
     #[test]
     fn only_plain_addresses_are_accepted() {
-        for good in ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:8080", "http://larder"] {
+        for good in
+            ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:8080", "http://larder", "https://larder"]
+        {
             assert_eq!(check_url(good), Ok(good.trim_end_matches('/').to_owned()));
         }
-        for bad in ["", "127.0.0.1:8080", "https://larder", "http://", "http://larder/v1", "http://me:pw@larder"] {
+        for bad in
+            ["", "127.0.0.1:8080", "ftp://larder", "http://", "https://", "http://larder/v1", "http://me:pw@larder"]
+        {
             assert!(check_url(bad).is_err(), "{bad} was accepted");
         }
     }

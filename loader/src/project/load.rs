@@ -26,7 +26,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         );
         return Err(Problems(vec![Problem::of_file(Path::new(SETTINGS_FILE), message)]));
     }
-    let settings = loading.sheet(Path::new(SETTINGS_FILE), cluster::read);
+    let settings = loading.sheet(Path::new(SETTINGS_FILE), |node, sheet| cluster::read(node, root, sheet));
     let sources = loading.sources();
     let models = loading.models();
     let defaults = settings.as_ref().map(|settings| settings.schedule.clone()).unwrap_or_default();

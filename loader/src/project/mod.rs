@@ -27,6 +27,7 @@ pub(crate) mod suggest;
 mod sync_file;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
 pub use problem::{Problem, Problems};
+pub use tls::{ClientCertificate, TlsFiles};
 
 use self::schedule::Schedule;
 use self::serve::Serve;
@@ -78,10 +80,12 @@ fn is_plain_name(name: &str) -> bool {
 /// The destination of all syncs.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// `http://host:port`, without a path.
+    /// `http://host:port` or `https://host:port`, without a path.
     pub url: String,
     /// The API key.
     pub key: Secret,
+    /// For `https`: whom to trust and what to show.
+    pub tls: TlsFiles,
 }
 
 /// A text that is never printed.

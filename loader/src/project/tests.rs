@@ -9,7 +9,10 @@ use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
 use super::load::load;
-use super::{ColumnType, Expression, FileFormat, Guard, Model, OnDuplicate, Problems, Project, SourceSpec, SyncSpec};
+use super::{
+    ClientCertificate, ColumnType, Expression, FileFormat, Guard, Model, OnDuplicate, Problems, Project, SourceSpec,
+    SyncSpec, TlsFiles,
+};
 
 pub(super) const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
 const SOURCE: &str = "driver: files\ntables:\n  planes: data/planes.parquet\n  extra: data/extra.csv\n";
@@ -42,6 +45,16 @@ pub(super) fn problems(files: &[(&str, &str)]) -> String {
 pub(super) fn assert_problem(name: &str, text: &str, expected: &str) {
     let found = problems(&[(name, text)]);
     assert!(found.lines().any(|line| line.contains(expected)), "expected {expected:?} for\n{text}\nfound\n{found}");
+}
+
+#[test]
+fn files_of_a_clusters_tls_are_found_from_the_projects_folder() {
+    let text = "cluster: {url: \"https://a/\", key: \"${KEY}\", ca: tls/ca.pem, client_certificate: {certificate: c, key: /k}}";
+    let project = try_load(&[("larder.yml", text)]).unwrap();
+    assert_eq!(project.cluster.url, "https://a");
+    let TlsFiles { ca, client } = project.cluster.tls;
+    assert_eq!(ca, Some(project.root.join("tls/ca.pem")));
+    assert_eq!(client, Some(ClientCertificate { certificate: project.root.join("c"), key: "/k".into() }));
 }
 
 #[test]
@@ -255,7 +268,13 @@ fn wrong_sources_and_settings_are_reported() {
         ("larder.yml", "", "larder.yml:1: larder.yml must be a mapping, not nothing"),
         ("larder.yml", "state: x\n", "larder.yml:1: larder.yml lacks the key `cluster`"),
         ("larder.yml", "cluster: {url: \"http://a\"}\n", "larder.yml:1: `cluster` lacks the key `key`"),
-        ("larder.yml", "cluster: {url: \"https://a\", key: k}\n", "`cluster.url`: must be `http://host:port`"),
+        ("larder.yml", "cluster: {url: \"ftp://a\", key: k}\n", "`cluster.url`: must be `http://host:port`"),
+        ("larder.yml", "cluster: {url: \"http://a\", key: k, ca: c}\n", "its `url` must begin with https://"),
+        (
+            "larder.yml",
+            "cluster: {url: \"https://a\", key: k, client_certificate: {key: k}}\n",
+            "`client_certificate` lacks the key `certificate`",
+        ),
         ("larder.yml", "cluster: {url: \"http://a\", key: 5}\n", "`cluster.key` must be a text"),
         ("larder.yml", "cluster: [", "larder.yml:1: "),
         ("sources/w.yml", "path: x\n", "the source lacks the key `driver`"),

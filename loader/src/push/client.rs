@@ -13,14 +13,14 @@ use larder_types::api::{
 };
 use larder_types::error::{ErrorBody, ErrorCode};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Body, Method, Response, StatusCode, redirect};
+use reqwest::{Body, Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::retry::{Attempts, RetryPolicy, random};
+use crate::http::{self, HttpError, HttpOptions, is_distrust, reason};
 use crate::project::{Cluster, Secret, SyncSpec};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For everything but commits: four times what a node gives itself for a batch on a slow disk.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// For how long a cluster that does not answer is asked before the first row is read: long enough for a node to
@@ -34,9 +34,15 @@ const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 /// Why a request has no good answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PushError {
-    /// The cluster's address cannot be used.
-    #[error("{0}")]
-    Address(String),
+    /// See [`HttpError`].
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// This loader and the cluster do not accept each other's certificates or versions.
+    #[error(
+        "TLS with the cluster failed: {0}; check the `ca` and `client_certificate` of the cluster in larder.yml, and \
+         that its certificate is for the host name in its url"
+    )]
+    Tls(String),
     /// The cluster said no, and would again.
     #[error("the cluster refused to {what}: {message} ({status} {code})")]
     Refused {
@@ -85,7 +91,7 @@ pub(crate) enum PushError {
         /// What is wrong.
         reason: String,
     },
-    /// The machine gave no random numbers, no sockets, or the like.
+    /// A request could not even be made.
     #[error("the HTTP client failed: {0}")]
     Client(String),
 }
@@ -123,19 +129,11 @@ enum Attempt {
 
 impl Client {
     /// # Errors
-    /// When the address is not `http://host[:port]`.
+    /// When a file for TLS cannot be used.
     pub(crate) fn new(cluster: &Cluster, spec: &SyncSpec, policy: RetryPolicy) -> Result<Self, PushError> {
-        let base = base_url(&cluster.url)?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            // The cluster never redirects, and a proxy of the environment is meant for the web.
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .user_agent(concat!("larder-loader/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| PushError::Client(error.to_string()))?;
+        let base = &cluster.url;
+        let tls = cluster.url.starts_with("https://").then_some(&cluster.tls);
+        let http = http::client(&HttpOptions { tls, timeout: REQUEST_TIMEOUT, proxy: false })?;
         let collection_url = format!("{base}/v1/collections/{}", spec.collection);
         let sync_url = format!("{collection_url}/syncs/{}", spec.name);
         Ok(Self { http, key: cluster.key.clone(), collection_url, sync_url, policy })
@@ -292,6 +290,7 @@ async fn attempt(what: &'static str, request: reqwest::RequestBuilder) -> Attemp
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_builder() => return Attempt::Never(PushError::Client(error.to_string())),
+        Err(error) if is_distrust(&error) => return Attempt::Never(PushError::Tls(reason(&error))),
         Err(error) => return Attempt::Again { asked: None, why: reason(&error) },
     };
     let status = response.status();
@@ -342,42 +341,4 @@ async fn read_body(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::E
 
 fn parse<T: DeserializeOwned>(answer: &[u8], what: &'static str) -> Result<T, PushError> {
     serde_json::from_slice(answer).map_err(|error| PushError::Answer { what, reason: error.to_string() })
-}
-
-/// The innermost reason: `connection refused` and not the layers around it. Addresses hold nothing secret.
-fn reason(error: &reqwest::Error) -> String {
-    let mut source: &dyn std::error::Error = error;
-    while let Some(inner) = source.source() {
-        source = inner;
-    }
-    if error.is_timeout() { format!("no answer in time ({source})") } else { source.to_string() }
-}
-
-fn base_url(url: &str) -> Result<&str, PushError> {
-    let base = url.trim_end_matches('/');
-    if base.starts_with("https://") {
-        return Err(PushError::Address(format!(
-            "the cluster's address {base} asks for TLS, which this loader does not speak; use http:// on a trusted \
-             network or a local TLS proxy"
-        )));
-    }
-    match base.strip_prefix("http://") {
-        Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@']) => Ok(base),
-        _ => Err(PushError::Address(format!("the cluster's address {base} must be http://host:port and nothing else"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_plain_http_addresses_are_taken() {
-        assert_eq!(base_url("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080");
-        let error = base_url("https://larder.example").unwrap_err().to_string();
-        assert!(error.contains("TLS"), "{error}");
-        for bad in ["", "http://", "larder:8080", "http://a/b", "http://u@a"] {
-            assert!(matches!(base_url(bad), Err(PushError::Address(_))), "{bad}");
-        }
-    }
 }

@@ -11,7 +11,7 @@ mod produce;
 mod rejections;
 mod report;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Instant;
 

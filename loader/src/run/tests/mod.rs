@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use self::cluster::{Content, FakeCluster, Fate, Record};
 use super::*;
 use crate::project::{
-    Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec, SyncSpec,
+    Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec, SyncSpec, TlsFiles,
     schedule::Schedule, serve::Serve,
 };
 use crate::push::retry::RetryPolicy;
@@ -48,9 +48,10 @@ fn world(on_exit: ExitMode) -> World {
     World { project, cluster, dir, tuning }
 }
 
-fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Project {
+/// A sync of the columns `id`, `a` and `b` of a table `t`.
+pub(crate) fn spec() -> SyncSpec {
     let field = |name: &str, kind, from| FieldMapping { name: FieldName::new(name).unwrap(), kind, from };
-    let spec = SyncSpec {
+    SyncSpec {
         name: sync_name(),
         file: PathBuf::from("syncs/s.yml"),
         source: "w".into(),
@@ -62,15 +63,19 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
             field("fa", ValueType::Int, Expression::Column("a".into())),
             field("fb", ValueType::String, Expression::Template("<{{ row.b }}>".into())),
         ],
-        on_exit,
+        on_exit: ExitMode::Keep,
         guard: Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 0 },
         on_duplicate: OnDuplicate::Fail,
         schedule: Schedule::default(),
         timeout: None,
-    };
+    }
+}
+
+fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Project {
+    let spec = SyncSpec { on_exit, ..spec() };
     Project {
         root: dir.to_path_buf(),
-        cluster: Cluster { url: url.into(), key: Secret("secret".into()) },
+        cluster: Cluster { url: url.into(), key: Secret("secret".into()), tls: TlsFiles::default() },
         state_dir: state_dir.to_path_buf(),
         sources: BTreeMap::from([("w".to_owned(), SourceSpec::Sqlite { path: dir.join("w.db") })]),
         syncs: BTreeMap::from([(sync_name(), spec)]),

@@ -90,7 +90,7 @@ impl ValueType {
 
     /// The name used in requests and configuration.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Any => "any",
             Self::Bool => "bool",

@@ -10,6 +10,7 @@ mod output;
 mod plan;
 mod progress;
 mod run;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -23,7 +24,7 @@ use larder_types::names::SyncName;
 use tracing_subscriber::EnvFilter;
 
 use crate::project::suggest::hint;
-use crate::project::{Problem, Project, SyncSpec};
+use crate::project::{FileKind, Problem, Project, SyncSpec};
 use crate::run::ExitClass;
 use output::{complain, say};
 
@@ -90,6 +91,12 @@ enum Command {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Print the JSON Schema of a kind of YAML file, for editors.
+    Schema {
+        /// `larder`, `source` or `sync`.
+        #[arg(value_parser = schema::parse_kind)]
+        kind: FileKind,
+    },
     /// List the rejected rows of a run. Shows primary keys.
     Rejects {
         /// The run's id, as `run` and `history` print it.
@@ -129,6 +136,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> ExitClass {
     match command {
         Command::Init { dir } => init::init(&dir),
+        Command::Schema { kind } => schema::schema(kind),
         Command::Validate(place) => with_project(&place.project, validate::validate),
         Command::Plan { syncs, full, samples, shown } => with_project(&shown.project.project, |project| {
             with_syncs(project, &syncs, |syncs| plan::plan(project, syncs, full, samples, shown.json))

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::keys::{Key, Section, Shape};
 use super::node::{Content, Node};
 use super::schedule::{self, Defaults};
 use super::serve::{self, Serve};
@@ -12,6 +13,32 @@ use super::{Cluster, Secret, TlsFiles, tls};
 const DEFAULT_STATE: &str = ".larder";
 /// How the address of a cluster begins that does not speak TLS.
 const PLAIN: &str = "http://";
+
+pub(super) static SETTINGS: Section = Section {
+    what: "larder.yml",
+    id: "settings",
+    about: "Where the cluster is and where state is kept.",
+    keys: &[
+        Key::required("cluster", Shape::Section(&CLUSTER), CLUSTER.about),
+        Key::optional("state", Shape::Text, "The folder for what the loader remembers. Default `.larder`."),
+        Key::optional("schedule", Shape::Section(&schedule::DEFAULTS), schedule::DEFAULTS.about),
+        Key::optional("serve", Shape::Section(&serve::SERVE), serve::SERVE.about),
+    ],
+    one_of: &[],
+};
+
+static CLUSTER: Section = Section {
+    what: "`cluster`",
+    id: "cluster",
+    about: "The cluster that records are sent to.",
+    keys: &[
+        Key::required("url", Shape::Text, "`https://host:port` or `http://host:port`, without a path."),
+        Key::required("key", Shape::Text, "An API key with the scope `write`. Keep it out of files: `${LARDER_KEY}`."),
+        tls::CA,
+        tls::CLIENT_CERTIFICATE,
+    ],
+    one_of: &[],
+};
 
 /// What `larder.yml` says.
 pub(super) struct Settings {
@@ -26,33 +53,24 @@ pub(super) struct Settings {
 
 /// Reads `larder.yml` of the project in `root`.
 pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<Settings> {
-    let mut fields = sheet.fields(node, "larder.yml")?;
-    let cluster = fields.require("cluster", sheet);
-    let state = fields.take("state");
-    let schedule = fields.take("schedule");
-    let serve = fields.take("serve");
-    fields.finish(sheet);
-
+    let mut fields = sheet.fields(node, &SETTINGS)?;
     let mut warnings = Vec::new();
-    let cluster = cluster.and_then(|node| read_cluster(node, root, sheet, &mut warnings));
-    let state = match state {
+    let cluster = fields.read("cluster", sheet, |node, sheet| read_cluster(node, root, sheet, &mut warnings));
+    let state = match fields.take("state") {
         Some(node) => sheet.text(node, "state")?,
         None => DEFAULT_STATE.to_owned(),
     };
-    let schedule = schedule.map(|node| schedule::read_defaults(node, sheet)).unwrap_or_default();
-    let serve = serve.map(|node| serve::read(node, sheet, &mut warnings)).unwrap_or_default();
+    let schedule = fields.read("schedule", sheet, schedule::read_defaults).unwrap_or_default();
+    let serve = fields.read("serve", sheet, |node, sheet| serve::read(node, sheet, &mut warnings)).unwrap_or_default();
     Some(Settings { cluster: cluster?, state: state.into(), schedule, serve, warnings })
 }
 
 fn read_cluster(node: Node, root: &Path, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {
-    let mut fields = sheet.fields(node, "`cluster`")?;
-    let url = fields.require("url", sheet);
-    let key = fields.require("key", sheet);
+    let mut fields = sheet.fields(node, &CLUSTER)?;
+    let url = fields.read("url", sheet, |node, sheet| sheet.parsed(node, "cluster.url", check_url));
+    let key = fields.take("key");
     let line = fields.line();
     let tls = tls::read(&mut fields, root, sheet);
-    fields.finish(sheet);
-
-    let url = url.and_then(|node| sheet.parsed(node, "cluster.url", check_url));
     if let (Some(url), Some(tls)) = (&url, &tls)
         && url.starts_with(PLAIN)
         && *tls != TlsFiles::default()

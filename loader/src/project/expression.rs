@@ -4,12 +4,65 @@ use larder_types::json::{Fragment, JsonError};
 use larder_types::names::FieldName;
 use larder_types::value::{Value, ValueType};
 
+use super::keys::{Key, Section, Shape, words};
 use super::node::{Content, Entry, Node};
 use super::sheet::{Fields, Sheet};
 use super::{Expression, FieldMapping};
 
+const TYPES: [(&str, ValueType); ValueType::ALL.len()] = named(&ValueType::ALL);
+
+/// Types with their words, as choices.
+pub(super) const fn named<const N: usize>(types: &[ValueType; N]) -> [(&'static str, ValueType); N] {
+    let mut named = [("", ValueType::Any); N];
+    let mut at = 0;
+    while at < N {
+        named[at] = (types[at].as_str(), types[at]);
+        at += 1;
+    }
+    named
+}
+
 /// The forms that a mapping may take; exactly one of them is given.
-const FORMS: [&str; 5] = ["column", "value", "template", "object", "list"];
+const FORMS: &[&str] = &["column", "value", "template", "object", "list"];
+
+/// What stands for a field: a column's name, or a mapping.
+pub(super) static FIELD_SHAPE: Shape = Shape::Either(&[Shape::Text, Shape::Section(&FIELD)]);
+static EXPRESSION_SHAPE: Shape = Shape::Either(&[Shape::Text, Shape::Section(&EXPRESSION)]);
+
+/// The key of one of [`FORMS`]. A function, because a constant cannot lead back to itself.
+const fn form(at: usize) -> Key {
+    let (shape, about) = match at {
+        0 => (Shape::Text, "A column of the row."),
+        1 => (Shape::Anything, "The same value in every row."),
+        2 => (Shape::Text, "A Liquid template over `row`."),
+        3 => (Shape::Map(&EXPRESSION_SHAPE), "An object with these members in order."),
+        _ => (Shape::List(&EXPRESSION_SHAPE), "A list of these elements."),
+    };
+    Key::optional(FORMS[at], shape, about)
+}
+
+static FIELD: Section = Section {
+    what: "the field",
+    id: "field",
+    about: "How a field is made from a row.",
+    keys: &[
+        form(0),
+        form(1),
+        form(2),
+        form(3),
+        form(4),
+        Key::optional("type", Shape::Word(&words(&TYPES)), "The field's type. Default `any`."),
+    ],
+    one_of: FORMS,
+};
+
+static EXPRESSION: Section = Section {
+    what: "the mapping",
+    id: "expression",
+    about: "How a part of a field is made from a row.",
+    keys: &[form(0), form(1), form(2), form(3), form(4)],
+    one_of: FORMS,
+};
 
 /// Reads one field.
 pub(super) fn read_field(entry: Entry, sheet: &mut Sheet) -> Option<FieldMapping> {
@@ -24,11 +77,11 @@ pub(super) fn read_field(entry: Entry, sheet: &mut Sheet) -> Option<FieldMapping
     let what = entry.key;
     let (kind, from) = match entry.node.content {
         Content::Map(_) => {
-            let mut fields = sheet.fields(entry.node, "the field")?;
+            let mut fields = sheet.fields_of(entry.node, &FIELD, &format!("the field `{what}`"))?;
             let kind = fields.take("type");
             let from = read_forms(fields, &what, sheet);
             let kind = match kind {
-                Some(node) => sheet.choice(node, "type", &ValueType::ALL.map(|kind| (kind.as_str(), kind)))?,
+                Some(node) => sheet.choice(node, "type", &TYPES)?,
                 None => ValueType::Any,
             };
             (kind, from?)
@@ -47,7 +100,7 @@ fn read_expression(node: Node, what: &str, sheet: &mut Sheet) -> Option<Expressi
     match node.content {
         Content::Text { .. } => sheet.text(node, what).map(Expression::Column),
         Content::Map(_) => {
-            let fields = sheet.fields(node, "the mapping")?;
+            let fields = sheet.fields_of(node, &EXPRESSION, &format!("the mapping of `{what}`"))?;
             read_forms(fields, what, sheet)
         }
         _ => sheet.expected(&node, what, "a column's name or a mapping (a constant is `{value: ...}`)"),
@@ -55,23 +108,7 @@ fn read_expression(node: Node, what: &str, sheet: &mut Sheet) -> Option<Expressi
 }
 
 fn read_forms(mut fields: Fields, what: &str, sheet: &mut Sheet) -> Option<Expression> {
-    let line = fields.line();
-    let mut given: Vec<(&str, Node)> = Vec::new();
-    for form in FORMS {
-        if let Some(node) = fields.take(form) {
-            given.push((form, node));
-        }
-    }
-    fields.finish(sheet);
-    if given.len() > 1 {
-        let forms: Vec<String> = given.iter().map(|(form, _)| format!("`{form}`")).collect();
-        sheet.report(line, format!("`{what}` is given by {} at once; keep one", forms.join(" and ")));
-        return None;
-    }
-    let Some((form, node)) = given.pop() else {
-        sheet.report(line, format!("`{what}` needs one of `column`, `value`, `template`, `object`, `list`"));
-        return None;
-    };
+    let (form, node) = fields.take_one()?;
     match form {
         "column" => sheet.text(node, "column").map(Expression::Column),
         "template" => sheet.text(node, "template").map(Expression::Template),

@@ -13,12 +13,17 @@
 
 mod cluster;
 mod expression;
+mod guard;
 mod interpolate;
+#[cfg(test)]
+mod key_tests;
+mod keys;
 mod load;
 mod model;
 mod node;
 mod problem;
 pub mod schedule;
+mod schema;
 pub mod serve;
 mod sheet;
 mod source_file;
@@ -38,6 +43,7 @@ use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
 pub use problem::{Problem, Problems};
+pub use schema::{FileKind, schema};
 pub use tls::{ClientCertificate, TlsFiles};
 
 use self::schedule::Schedule;
@@ -149,7 +155,7 @@ impl ColumnType {
         [Self::Bool, Self::Int, Self::Float, Self::String, Self::Date, Self::Timestamp, Self::Json];
 
     /// The name used in source files.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Bool => "bool",
             Self::Int => "int",

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use larder_types::value::{Value, ValueType};
 
-use super::expression::constant;
+use super::expression::{constant, named};
+use super::keys::{Key, Section, Shape, words};
 use super::node::{Content, Entry, Node};
-use super::sheet::Sheet;
+use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
 use super::sync_file::Known;
 use super::{Model, SourceSpec};
@@ -23,46 +24,45 @@ const PARAM_TYPES: [ValueType; 7] = [
     ValueType::Timestamp,
 ];
 
-/// The keys of a sync that say what it reads.
-pub(super) struct ModelParts {
-    pub(super) model: Option<Node>,
-    pub(super) table: Option<Node>,
-    pub(super) params: Option<Node>,
-}
+const TYPES: [(&str, ValueType); PARAM_TYPES.len()] = named(&PARAM_TYPES);
 
-/// Reads what a sync reads. `line` is where the sync begins.
-pub(super) fn read(parts: ModelParts, line: u32, known: &Known<'_>, sheet: &mut Sheet) -> Option<Model> {
-    let params_line = parts.params.as_ref().map(|node| node.line);
-    let params = match parts.params {
+/// What stands for a parameter: a value, or a mapping that also has its type.
+pub(super) static PARAM_SHAPE: Shape = Shape::Either(&[Shape::Scalar, Shape::Section(&PARAM)]);
+
+static PARAM: Section = Section {
+    what: "the parameter",
+    id: "param",
+    about: "The value of a parameter.",
+    keys: &[
+        Key::required("value", Shape::Scalar, "The value."),
+        Key::optional("type", Shape::Word(&words(&TYPES)), "The type to turn it into."),
+    ],
+    one_of: &[],
+};
+
+/// Reads what a sync reads.
+pub(super) fn read(sync: &mut Fields, known: &Known<'_>, sheet: &mut Sheet) -> Option<Model> {
+    let params = sync.take("params");
+    let params_line = params.as_ref().map(|node| node.line);
+    let params = match params {
         Some(node) => read_params(node, sheet),
         None => Some(BTreeMap::new()),
     };
-    match (parts.model, parts.table) {
-        (Some(_), Some(_)) => {
-            sheet.report(line, "the sync has both `model` and `table`; keep one");
-            None
+    let (form, node) = sync.take_one()?;
+    if form == "table" {
+        if let Some(line) = params_line {
+            sheet.report(line, "`params` belong to the SQL of a `model`; a `table` has none");
         }
-        (None, None) => {
-            sheet.report(line, "the sync needs `model` (a file of models/) or `table` (a table of the source)");
-            None
-        }
-        (None, Some(node)) => {
-            if let Some(line) = params_line {
-                sheet.report(line, "`params` belong to the SQL of a `model`; a `table` has none");
-            }
-            sheet.parsed(node, "table", check_table_name).map(Model::Table)
-        }
-        (Some(node), None) => {
-            let line = node.line;
-            let name = sheet.text(node, "model")?;
-            let Some(text) = known.models.get(&name) else {
-                let hint = hint(&name, known.models.keys().map(String::as_str));
-                sheet.report(line, format!("there is no model `{name}` (models/{name}.sql); {hint}"));
-                return None;
-            };
-            Some(Model::Sql { name, text: text.clone(), params: params? })
-        }
+        return sheet.parsed(node, "table", check_table_name).map(Model::Table);
     }
+    let line = node.line;
+    let name = sheet.text(node, "model")?;
+    let Some(text) = known.models.get(&name) else {
+        let hint = hint(&name, known.models.keys().map(String::as_str));
+        sheet.report(line, format!("there is no model `{name}` (models/{name}.sql); {hint}"));
+        return None;
+    };
+    Some(Model::Sql { name, text: text.clone(), params: params? })
 }
 
 /// A table of files must be one that the source names. What tables a database has is known only when it is opened.
@@ -107,12 +107,10 @@ fn read_param(entry: Entry, sheet: &mut Sheet) -> Option<Value> {
     let Entry { key, line, node } = entry;
     let (value, kind) = match node.content {
         Content::Map(_) => {
-            let mut fields = sheet.fields(node, "the parameter")?;
-            let value = fields.require("value", sheet);
-            let kind = fields.take("type");
-            fields.finish(sheet);
-            let kind = match kind {
-                Some(node) => sheet.choice(node, "type", &PARAM_TYPES.map(|kind| (kind.as_str(), kind)))?,
+            let mut fields = sheet.fields_of(node, &PARAM, &format!("the parameter `{key}`"))?;
+            let value = fields.take("value");
+            let kind = match fields.take("type") {
+                Some(node) => sheet.choice(node, "type", &TYPES)?,
                 None => ValueType::Any,
             };
             (value?, kind)

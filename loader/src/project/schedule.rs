@@ -15,6 +15,7 @@ use larder_types::names::SyncName;
 
 use super::Problem;
 use super::SyncSpec;
+use super::keys::{Key, Section, Shape, words};
 use super::node::{Content, Node};
 use super::sheet::{Fields, Sheet};
 use super::span::{parse_span, write_span};
@@ -30,6 +31,69 @@ const MAX_RETRIES: u64 = 100;
 const OVERLAPS: [(&str, Overlap); 2] = [("skip", Overlap::Skip), ("queue", Overlap::Queue)];
 const CATCH_UPS: [(&str, CatchUp); 2] = [("one", CatchUp::One), ("none", CatchUp::None)];
 const CONDITIONS: [(&str, On); 2] = [("success", On::Success), ("finished", On::Finished)];
+
+const TIMEZONE: Key = Key::optional("timezone", Shape::Text, "The time zone of `cron`. Default UTC.");
+const JITTER: Key = Key::optional("jitter", Shape::Span, "Fires are delayed by up to so much. Default 0s.");
+const OVERLAP: Key = Key::optional(
+    "overlap",
+    Shape::Word(&words(&OVERLAPS)),
+    "What becomes of a fire while the run of an earlier one is under way. Default `skip`.",
+);
+const CATCH_UP: Key = Key::optional(
+    "catch_up",
+    Shape::Word(&words(&CATCH_UPS)),
+    "What becomes of the fires that nobody was there for. Default `one` run for all of them.",
+);
+static RETRIES_SHAPE: Shape = Shape::Either(&[Shape::Count, Shape::Section(&RETRIES)]);
+const fn retries() -> Key {
+    Key::optional("retries", RETRIES_SHAPE, "How often a failed run is tried again. Default 0.")
+}
+
+/// What `larder.yml` may say for all syncs.
+pub(super) static DEFAULTS: Section = Section {
+    what: "`schedule`",
+    id: "schedule_defaults",
+    about: "What schedules do that do not say it themselves.",
+    keys: &[TIMEZONE, JITTER, OVERLAP, CATCH_UP, retries()],
+    one_of: &[],
+};
+
+static RETRIES: Section = Section {
+    what: "`retries`",
+    id: "retries",
+    about: "How a failed run is tried again.",
+    keys: &[
+        Key::required("times", Shape::Count, "How often."),
+        Key::optional("backoff", Shape::Span, "The pause before the first time; each further one is twice as long."),
+        Key::optional("max_backoff", Shape::Span, "The longest pause."),
+    ],
+    one_of: &[],
+};
+
+/// What stands for a schedule.
+pub(super) static SCHEDULE_SHAPE: Shape = Shape::Either(&[Shape::Word(&["manual"]), Shape::Section(&SCHEDULE)]);
+
+pub(super) static SCHEDULE: Section = Section {
+    what: "`schedule`",
+    id: "schedule",
+    about: "When the sync runs by itself.",
+    keys: &[
+        Key::optional("every", Shape::Span, "At whole multiples of this span since 1970-01-01 00:00 UTC."),
+        Key::optional("cron", Shape::Text, "A cron expression of 5, 6 or 7 fields."),
+        Key::optional(
+            "after",
+            Shape::Either(&[Shape::Text, Shape::List(&Shape::Text)]),
+            "When all of these syncs have run since this one's last run.",
+        ),
+        Key::optional("on", Shape::Word(&words(&CONDITIONS)), "Which of their runs count. Default `success`."),
+        TIMEZONE,
+        JITTER,
+        OVERLAP,
+        CATCH_UP,
+        retries(),
+    ],
+    one_of: &[],
+};
 
 /// When a sync runs by itself, and what is done when that does not go smoothly.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -167,11 +231,9 @@ impl Defaults {
 }
 
 /// Reads the section of `larder.yml`.
-pub(super) fn read_defaults(node: Node, sheet: &mut Sheet) -> Defaults {
-    let Some(mut fields) = sheet.fields(node, "`schedule`") else { return Defaults::default() };
-    let defaults = Manners::split(&mut fields).read(sheet);
-    fields.finish(sheet);
-    defaults
+pub(super) fn read_defaults(node: Node, sheet: &mut Sheet) -> Option<Defaults> {
+    let mut fields = sheet.fields(node, &DEFAULTS)?;
+    Some(Manners::split(&mut fields).read(sheet))
 }
 
 /// The keys that a schedule and the defaults share.
@@ -211,16 +273,13 @@ fn read_retries(node: Node, sheet: &mut Sheet) -> Option<Retries> {
     let mut retries = Retries::default();
     let line = node.line;
     let times = if matches!(node.content, Content::Map(_)) {
-        let mut fields = sheet.fields(node, "`retries`")?;
-        let times = fields.require("times", sheet);
-        let backoff = fields.take("backoff");
-        let max_backoff = fields.take("max_backoff");
-        fields.finish(sheet);
-        if let Some(backoff) = backoff.and_then(|node| sheet.span(node, "backoff")) {
+        let mut fields = sheet.fields(node, &RETRIES)?;
+        let times = fields.take("times");
+        if let Some(backoff) = fields.read("backoff", sheet, |node, sheet| sheet.span(node, "backoff")) {
             retries.backoff = backoff;
             retries.max_backoff = retries.max_backoff.max(backoff);
         }
-        if let Some(longest) = max_backoff.and_then(|node| sheet.span(node, "max_backoff")) {
+        if let Some(longest) = fields.read("max_backoff", sheet, |node, sheet| sheet.span(node, "max_backoff")) {
             retries.max_backoff = longest;
         }
         times?
@@ -244,11 +303,10 @@ pub(super) fn read(node: Node, sync: &SyncName, defaults: &Defaults, sheet: &mut
         return sheet.choice(node, "schedule", &[("manual", ())]).map(|()| defaults.of(When::Manual));
     }
     let line = node.line;
-    let mut fields = sheet.fields(node, "`schedule`")?;
+    let mut fields = sheet.fields(node, &SCHEDULE)?;
     let manners = Manners::split(&mut fields);
     let kinds = (fields.take("every"), fields.take("cron"), fields.take("after"));
     let on = fields.take("on");
-    fields.finish(sheet);
     let own = manners.read(sheet);
     if own.timezone.is_some() && kinds.1.is_none() {
         sheet.report(line, "`timezone` goes with `cron`; `every` counts in UTC");

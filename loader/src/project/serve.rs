@@ -12,6 +12,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::keys::{Key, Section, Shape, words};
 use super::node::{Content, Node};
 use super::sheet::Sheet;
 use super::{Secret, is_plain_name};
@@ -27,6 +28,31 @@ const MAX_TOKEN: usize = 512;
 const MAX_TOKENS: usize = 64;
 
 const SCOPES: [(&str, TokenScope); 2] = [("read", TokenScope::Read), ("trigger", TokenScope::Trigger)];
+
+pub(super) static SERVE: Section = Section {
+    what: "`serve`",
+    id: "serve",
+    about: "What the daemon needs to know beside the syncs.",
+    keys: &[
+        Key::optional("listen", Shape::Text, "Address and port of its API. Default 127.0.0.1:8090."),
+        Key::optional("max_concurrent_runs", Shape::Count, "Most runs at a time. Default: the number of cores."),
+        Key::optional("stop_within", Shape::Span, "How long runs may go on when it is told to stop. Default 30s."),
+        Key::optional("tokens", Shape::List(&Shape::Section(&TOKEN)), "Who may use its API."),
+    ],
+    one_of: &[],
+};
+
+static TOKEN: Section = Section {
+    what: "the token",
+    id: "token",
+    about: "Who may use the daemon's API.",
+    keys: &[
+        Key::required("name", Shape::Text, "Its name in logs."),
+        Key::required("token", Shape::Text, "16 to 512 characters. Keep it out of files: `${LOADER_TOKEN}`."),
+        Key::optional("scope", Shape::Word(&words(&SCOPES)), "What it allows. Default `read`."),
+    ],
+    one_of: &[],
+};
 
 /// What the daemon needs to know.
 #[derive(Debug, Clone)]
@@ -73,25 +99,19 @@ impl Default for Serve {
 }
 
 /// Reads the section. Mistakes are reported to `sheet`.
-pub(super) fn read(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Serve {
+pub(super) fn read(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Serve> {
     let mut serve = Serve::default();
-    let Some(mut fields) = sheet.fields(node, "`serve`") else { return serve };
-    let listen = fields.take("listen");
-    let runs = fields.take("max_concurrent_runs");
-    let stop = fields.take("stop_within");
-    let tokens = fields.take("tokens");
-    fields.finish(sheet);
-
-    if let Some(listen) = listen.and_then(|node| sheet.parsed(node, "listen", str::parse)) {
+    let mut fields = sheet.fields(node, &SERVE)?;
+    if let Some(listen) = fields.read("listen", sheet, |node, sheet| sheet.parsed(node, "listen", str::parse)) {
         serve.listen = listen;
     }
-    if let Some(runs) = runs.and_then(|node| read_limit(node, sheet)) {
+    if let Some(runs) = fields.read("max_concurrent_runs", sheet, read_limit) {
         serve.max_concurrent_runs = runs;
     }
-    if let Some(stop) = stop.and_then(|node| sheet.span(node, "stop_within")) {
+    if let Some(stop) = fields.read("stop_within", sheet, |node, sheet| sheet.span(node, "stop_within")) {
         serve.stop_within = stop;
     }
-    let Some(tokens) = tokens else { return serve };
+    let Some(tokens) = fields.take("tokens") else { return Some(serve) };
     let line = tokens.line;
     for node in sheet.list(tokens, "tokens").into_iter().flatten() {
         let line = node.line;
@@ -104,7 +124,7 @@ pub(super) fn read(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, Strin
     if serve.tokens.len() > MAX_TOKENS {
         sheet.report(line, format!("`tokens` may have {MAX_TOKENS} at most"));
     }
-    serve
+    Some(serve)
 }
 
 /// Reads a `max_concurrent_runs`, of the daemon or of a source.
@@ -118,12 +138,8 @@ pub(super) fn read_limit(node: Node, sheet: &mut Sheet) -> Option<usize> {
 }
 
 fn read_token(node: Node, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Token> {
-    let mut fields = sheet.fields(node, "the token")?;
-    let name = fields.require("name", sheet);
-    let token = fields.require("token", sheet);
-    let scope = fields.take("scope");
-    fields.finish(sheet);
-
+    let mut fields = sheet.fields(node, &TOKEN)?;
+    let (name, token, scope) = (fields.take("name"), fields.take("token"), fields.take("scope"));
     let name = name.and_then(|node| {
         let check =
             |text: &str| if is_plain_name(text) { Ok(text.to_owned()) } else { Err("1 to 64 of A-Z a-z 0-9 _ -") };

@@ -1,11 +1,13 @@
 //! Reading a YAML tree key by key, collecting every mistake with its line.
 //!
-//! A reader returns `None` after it has reported why, so that the caller goes on and finds the next mistake too.
+//! A reader returns `None` after it has reported why, so that the caller goes on and finds the next mistake too. Which
+//! keys a mapping may have is in its [`Section`]: keys that are unknown or missing are reported before any is read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::interpolate::{Variables, interpolate};
+use super::keys::{Section, Variant};
 use super::node::{Content, Entry, Node};
 use super::problem::Problem;
 use super::span::parse_span;
@@ -17,12 +19,11 @@ pub(super) struct Sheet {
     problems: Vec<Problem>,
 }
 
-/// A mapping being read: keys are taken out of it, and what is left over is unknown.
+/// A mapping being read: its keys are known ones, and are taken out one by one.
 pub(super) struct Fields {
-    what: &'static str,
     line: u32,
     entries: Vec<Entry>,
-    known: Vec<&'static str>,
+    section: &'static Section,
 }
 
 impl Sheet {
@@ -69,12 +70,48 @@ impl Sheet {
         self.problems.is_empty()
     }
 
-    /// Expects a mapping. `what` stands for it in sentences.
-    pub(super) fn fields(&mut self, node: Node, what: &'static str) -> Option<Fields> {
-        match node.content {
-            Content::Map(entries) => Some(Fields { what, line: node.line, entries, known: Vec::new() }),
-            _ => self.unexpected(&node, &format!("{what} must be a mapping")),
+    /// Expects a mapping with the keys of a section; unknown and missing ones are reported.
+    pub(super) fn fields(&mut self, node: Node, section: &'static Section) -> Option<Fields> {
+        self.fields_of(node, section, section.what)
+    }
+
+    /// [`Self::fields`] of one of several mappings of this kind: `what` stands for it in sentences.
+    pub(super) fn fields_of(&mut self, node: Node, section: &'static Section, what: &str) -> Option<Fields> {
+        let Content::Map(entries) = node.content else {
+            return self.unexpected(&node, &format!("{what} must be a mapping"));
+        };
+        let (known, unknown): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| section.keys.iter().any(|key| key.name == entry.key));
+        for entry in unknown {
+            let hint = hint(&entry.key, section.keys.iter().map(|key| key.name));
+            self.report(entry.line, format!("unknown key `{}` in {what}; {hint}", entry.key));
         }
+        let is_given = |name: &str| known.iter().any(|entry| entry.key == name);
+        for key in section.keys.iter().filter(|key| key.is_required && !is_given(key.name)) {
+            self.report(node.line, format!("{what} lacks the key `{}`", key.name));
+        }
+        let given: Vec<&str> = section.one_of.iter().copied().filter(|name| is_given(name)).collect();
+        if given.len() > 1 {
+            self.report(node.line, format!("{what} has {} at once; keep one", quoted(&given, " and ")));
+        } else if given.is_empty() && !section.one_of.is_empty() {
+            self.report(node.line, format!("{what} needs one of {}", quoted(section.one_of, ", ")));
+        }
+        Some(Fields { line: node.line, entries: known, section })
+    }
+
+    /// Expects a mapping whose keys depend on the word under one of them, and tells which case it is.
+    pub(super) fn variant(&mut self, node: Node, variant: &'static Variant) -> Option<(&'static str, Fields)> {
+        let Content::Map(entries) = &node.content else {
+            return self.unexpected(&node, &format!("{} must be a mapping", variant.what));
+        };
+        let Some(tag) = entries.iter().find(|entry| entry.key == variant.tag) else {
+            self.report(node.line, format!("{} lacks the key `{}`", variant.what, variant.tag));
+            return None;
+        };
+        let cases: Vec<(&str, _)> = variant.cases.iter().map(|case| (case.0, *case)).collect();
+        let (word, section) = self.choice(tag.node.clone(), variant.tag, &cases)?;
+        let fields = self.fields_of(node, section, variant.what)?;
+        Some((word, fields))
     }
 
     /// Expects a mapping whose keys are free to choose.
@@ -192,25 +229,53 @@ impl Fields {
 
     /// Takes a key's content out, if it is there. A key without content (`key:`) counts as there.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
-        self.known.push(key);
+        let known = self.section.keys.iter().any(|known| known.name == key);
+        assert!(known, "the key `{key}` is not in the table of {}", self.section.what);
+        #[cfg(test)]
+        taken::note(self.section.id, key);
         let position = self.entries.iter().position(|entry| entry.key == key)?;
         Some(self.entries.remove(position).node)
     }
 
-    /// Takes a key's content out; its absence is a mistake.
-    pub(super) fn require(&mut self, key: &'static str, sheet: &mut Sheet) -> Option<Node> {
-        let node = self.take(key);
-        if node.is_none() {
-            sheet.report(self.line, format!("{} lacks the key `{key}`", self.what));
-        }
-        node
+    /// Takes the one of the section's `one_of` that is given; `None` if it is not exactly one, which was reported.
+    pub(super) fn take_one(&mut self) -> Option<(&'static str, Node)> {
+        let mut given: Vec<_> = self.section.one_of.iter().filter_map(|key| Some((*key, self.take(key)?))).collect();
+        let last = given.pop();
+        last.filter(|_| given.is_empty())
     }
 
-    /// Reports the keys that nobody took.
-    pub(super) fn finish(self, sheet: &mut Sheet) {
-        for entry in self.entries {
-            let hint = hint(&entry.key, self.known.iter().copied());
-            sheet.report(entry.line, format!("unknown key `{}` in {}; {hint}", entry.key, self.what));
-        }
+    /// Takes a key's content and reads it, if it is there.
+    pub(super) fn read<T>(
+        &mut self,
+        key: &'static str,
+        sheet: &mut Sheet,
+        read: impl FnOnce(Node, &mut Sheet) -> Option<T>,
+    ) -> Option<T> {
+        self.take(key).and_then(|node| read(node, sheet))
+    }
+}
+
+fn quoted(names: &[&str], between: &str) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(between)
+}
+
+/// Which keys were asked for, so that a test finds those that no reader asks for.
+#[cfg(test)]
+pub(super) mod taken {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static TAKEN: RefCell<BTreeSet<(&'static str, &'static str)>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(in crate::project) fn note(section: &'static str, key: &'static str) {
+        TAKEN.with_borrow_mut(|taken| taken.insert((section, key)));
+    }
+
+    /// The pairs of section and key that were asked for on this thread.
+    pub(in crate::project) fn all() -> BTreeSet<(&'static str, &'static str)> {
+        TAKEN.with_borrow(Clone::clone)
     }
 }

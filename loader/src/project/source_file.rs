@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::keys::{Key, Section, Shape, Variant, words};
 use super::node::{Content, Node};
 use super::sheet::{Fields, Sheet};
 use super::{ColumnType, FileFormat, FileTable, SourceSpec, is_plain_name};
@@ -14,32 +15,73 @@ const FORMATS: [(&str, FileFormat); 4] = [
     ("jsonl", FileFormat::Ndjson),
 ];
 
+const TYPES: [(&str, ColumnType); ColumnType::ALL.len()] = {
+    let mut types = [("", ColumnType::Bool); ColumnType::ALL.len()];
+    let mut at = 0;
+    while at < types.len() {
+        types[at] = (ColumnType::ALL[at].as_str(), ColumnType::ALL[at]);
+        at += 1;
+    }
+    types
+};
+
+pub(super) static SOURCE: Variant =
+    Variant { what: "the source", tag: "driver", cases: &[("files", &FILES), ("sqlite", &SQLITE)] };
+
+static FILES: Section = Section {
+    what: "the source",
+    id: "source_files",
+    about: "Files presented as tables.",
+    keys: &[
+        Key::required("driver", Shape::Word(&["files"]), "How the source is read."),
+        Key::required(
+            "tables",
+            Shape::Map(&Shape::Either(&[Shape::Text, Shape::Section(&TABLE)])),
+            "Tables, each with the path of its files.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static SQLITE: Section = Section {
+    what: "the source",
+    id: "source_sqlite",
+    about: "An existing SQLite database, opened read-only.",
+    keys: &[
+        Key::required("driver", Shape::Word(&["sqlite"]), "How the source is read."),
+        Key::required("path", Shape::Text, "The database file, relative to the project."),
+    ],
+    one_of: &[],
+};
+
+static TABLE: Section = Section {
+    what: "the table",
+    id: "table",
+    about: "One table made of files.",
+    keys: &[
+        Key::required("path", Shape::Text, "A path relative to the project; `*` and `?` may stand in its last part."),
+        Key::optional("format", Shape::Word(&words(&FORMATS)), "The format, if the path's extension does not tell."),
+        Key::optional(
+            "types",
+            Shape::Map(&Shape::Word(&words(&TYPES))),
+            "Types of columns that are not to be guessed.",
+        ),
+    ],
+    one_of: &[],
+};
+
 /// Reads a source. Paths in it are taken relative to `root`.
 pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {
-    #[derive(Clone, Copy)]
-    enum Driver {
-        Files,
-        Sqlite,
+    let (driver, mut fields) = sheet.variant(node, &SOURCE)?;
+    if driver == "files" {
+        return read_files(fields, root, sheet);
     }
-    let mut fields = sheet.fields(node, "the source")?;
-    let driver = fields.require("driver", sheet);
-    let driver =
-        driver.and_then(|node| sheet.choice(node, "driver", &[("files", Driver::Files), ("sqlite", Driver::Sqlite)]));
-    match driver? {
-        Driver::Files => read_files(fields, root, sheet),
-        Driver::Sqlite => {
-            let path = fields.require("path", sheet);
-            fields.finish(sheet);
-            let path = sheet.text(path?, "path")?;
-            Some(SourceSpec::Sqlite { path: root.join(path) })
-        }
-    }
+    let path = fields.read("path", sheet, |node, sheet| sheet.text(node, "path"))?;
+    Some(SourceSpec::Sqlite { path: root.join(path) })
 }
 
 fn read_files(mut fields: Fields, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {
-    let node = fields.require("tables", sheet);
-    fields.finish(sheet);
-    let node = node?;
+    let node = fields.take("tables")?;
     let line = node.line;
     let entries = sheet.entries(node, "tables")?;
     if entries.is_empty() {
@@ -76,12 +118,8 @@ fn read_table(node: Node, name: &str, root: &Path, sheet: &mut Sheet) -> Option<
     let (path, format, types) = match node.content {
         Content::Text { .. } | Content::Broken => (Some(node), None, None),
         Content::Map(_) => {
-            let mut fields = sheet.fields(node, "the table")?;
-            let path = fields.require("path", sheet);
-            let format = fields.take("format");
-            let types = fields.take("types");
-            fields.finish(sheet);
-            (path, format, types)
+            let mut fields = sheet.fields_of(node, &TABLE, &format!("the table `{name}`"))?;
+            (fields.take("path"), fields.take("format"), fields.take("types"))
         }
         _ => return sheet.expected(&node, name, "a path or a mapping with `path`"),
     };
@@ -113,8 +151,7 @@ fn read_table(node: Node, name: &str, root: &Path, sheet: &mut Sheet) -> Option<
 fn read_types(node: Node, sheet: &mut Sheet) -> Option<BTreeMap<String, ColumnType>> {
     let mut types = BTreeMap::new();
     for entry in sheet.entries(node, "types")? {
-        let choices = ColumnType::ALL.map(|kind| (kind.as_str(), kind));
-        if let Some(kind) = sheet.choice(entry.node, &entry.key, &choices) {
+        if let Some(kind) = sheet.choice(entry.node, &entry.key, &TYPES) {
             types.insert(entry.key, kind);
         }
     }

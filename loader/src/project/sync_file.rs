@@ -7,13 +7,13 @@ use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::ValueType;
 
-use super::expression::read_field;
-use super::model::{self, ModelParts};
+use super::expression::{FIELD_SHAPE, read_field};
+use super::keys::{Key, Section, Shape, words};
 use super::node::Node;
 use super::schedule::{self, When};
 use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
-use super::{Expression, FieldMapping, Guard, OnDuplicate, SourceSpec, SyncSpec};
+use super::{Expression, FieldMapping, OnDuplicate, SourceSpec, SyncSpec, guard, model};
 
 const EXIT_MODES: [(&str, ExitMode); 3] =
     [("keep", ExitMode::Keep), ("clear", ExitMode::Clear), ("delete", ExitMode::Delete)];
@@ -29,72 +29,52 @@ pub(super) struct Known<'a> {
     pub(super) schedule: &'a schedule::Defaults,
 }
 
-/// The file as taken apart, before anything in it is looked at, so that unknown keys are reported even if others fail.
-struct Parts {
-    source: Option<Node>,
-    model: Option<Node>,
-    table: Option<Node>,
-    params: Option<Node>,
-    key: Option<Node>,
-    collection: Option<Node>,
-    primary_index: Option<Node>,
-    on_exit: Option<Node>,
-    columns: Option<Node>,
-    fields: Option<Node>,
-    guard: Option<Node>,
-    on_duplicate: Option<Node>,
-    schedule: Option<Node>,
-    timeout: Option<Node>,
-    line: u32,
-}
-
-impl Parts {
-    fn split(mut sync: Fields, sheet: &mut Sheet) -> Self {
-        let parts = Self {
-            source: sync.require("source", sheet),
-            model: sync.take("model"),
-            table: sync.take("table"),
-            params: sync.take("params"),
-            key: sync.require("key", sheet),
-            collection: sync.require("collection", sheet),
-            primary_index: sync.take("primary_index"),
-            on_exit: sync.take("on_exit"),
-            columns: sync.take("columns"),
-            fields: sync.take("fields"),
-            guard: sync.take("guard"),
-            on_duplicate: sync.take("on_duplicate"),
-            schedule: sync.take("schedule"),
-            timeout: sync.take("timeout"),
-            line: sync.line(),
-        };
-        sync.finish(sheet);
-        parts
-    }
-}
+pub(super) static SYNC: Section = Section {
+    what: "the sync",
+    id: "sync",
+    about: "Which rows go to which fields of which collection.",
+    keys: &[
+        Key::required("source", Shape::Text, "The source to read from: a file of sources/ by its name."),
+        Key::optional("model", Shape::Text, "The statement to run: a file of models/ by its name."),
+        Key::optional("table", Shape::Text, "A table of the source, read as it is."),
+        Key::optional("params", Shape::Map(&model::PARAM_SHAPE), "Values for the `:name` parameters of the model."),
+        Key::required("key", Shape::Text, "The column that holds the primary key."),
+        Key::required("collection", Shape::Text, "The collection to write to; the first run makes it."),
+        Key::optional("primary_index", Shape::Text, "The name of the primary index, for lookups. Default `id`."),
+        Key::optional("columns", Shape::List(&Shape::Text), "Columns that become fields of the same name."),
+        Key::optional("fields", Shape::Map(&FIELD_SHAPE), "Fields, each with how it is made from a row."),
+        Key::optional("on_exit", Shape::Word(&words(&EXIT_MODES)), "What becomes of rows that leave the query."),
+        Key::optional("on_duplicate", Shape::Word(&words(&ON_DUPLICATE)), "What happens if a key comes twice."),
+        Key::optional("guard", Shape::Section(&guard::GUARD), guard::GUARD.about),
+        Key::optional("schedule", schedule::SCHEDULE_SHAPE, schedule::SCHEDULE.about),
+        Key::optional("timeout", Shape::Span, "How long a run may take; then it is cancelled."),
+    ],
+    one_of: &["model", "table"],
+};
 
 /// Reads a sync. What is missing or wrong is reported to `sheet`; the result is complete only if nothing was.
 pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, sheet: &mut Sheet) -> Option<SyncSpec> {
-    let sync = sheet.fields(node, "the sync")?;
-    let parts = Parts::split(sync, sheet);
-
-    let fields = read_fields(parts.columns, parts.fields, parts.line, sheet);
-    let source = parts.source.and_then(|node| read_source(node, known, sheet));
-    let model = ModelParts { model: parts.model, table: parts.table, params: parts.params };
-    let model = model::read(model, parts.line, known, sheet);
-    let key = parts.key.and_then(|node| sheet.text(node, "key"));
-    let collection = parts.collection.and_then(|node| sheet.parsed(node, "collection", CollectionName::new));
-    let primary_index = parts.primary_index.and_then(|node| sheet.parsed(node, "primary_index", IndexName::new));
-    let on_exit = parts.on_exit.and_then(|node| sheet.choice(node, "on_exit", &EXIT_MODES));
-    let guard = parts.guard.map_or(Guard::default(), |node| read_guard(node, sheet));
-    let on_duplicate = parts.on_duplicate.and_then(|node| sheet.choice(node, "on_duplicate", &ON_DUPLICATE));
-    let schedule = match parts.schedule {
+    let mut sync = sheet.fields(node, &SYNC)?;
+    let fields = read_fields(&mut sync, sheet);
+    let source = sync.read("source", sheet, |node, sheet| read_source(node, known, sheet));
+    let model = model::read(&mut sync, known, sheet);
+    let key = sync.read("key", sheet, |node, sheet| sheet.text(node, "key"));
+    let collection =
+        sync.read("collection", sheet, |node, sheet| sheet.parsed(node, "collection", CollectionName::new));
+    let primary_index =
+        sync.read("primary_index", sheet, |node, sheet| sheet.parsed(node, "primary_index", IndexName::new));
+    let on_exit = sync.read("on_exit", sheet, |node, sheet| sheet.choice(node, "on_exit", &EXIT_MODES));
+    let on_duplicate =
+        sync.read("on_duplicate", sheet, |node, sheet| sheet.choice(node, "on_duplicate", &ON_DUPLICATE));
+    let guard = sync.read("guard", sheet, guard::read);
+    let schedule = match sync.take("schedule") {
         Some(node) => schedule::read(node, &name, known.schedule, sheet),
         None => Some(known.schedule.of(When::Manual)),
     };
-    let timeout = parts.timeout.and_then(|node| sheet.span(node, "timeout"));
+    let timeout = sync.read("timeout", sheet, |node, sheet| sheet.span(node, "timeout"));
 
     let (source, model) = (source?, model?);
-    model::check_table(&source, &model, parts.line, known, sheet);
+    model::check_table(&source, &model, sync.line(), known, sheet);
     if !sheet.is_clean() {
         return None;
     }
@@ -108,7 +88,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         primary_index,
         fields,
         on_exit: on_exit.unwrap_or_default(),
-        guard,
+        guard: guard.unwrap_or_default(),
         on_duplicate: on_duplicate.unwrap_or(OnDuplicate::Fail),
         schedule: schedule?,
         timeout,
@@ -127,7 +107,8 @@ fn read_source(node: Node, known: &Known<'_>, sheet: &mut Sheet) -> Option<Strin
 }
 
 /// The fields in order: those of `columns` first, then those of `fields`.
-fn read_fields(columns: Option<Node>, fields: Option<Node>, line: u32, sheet: &mut Sheet) -> Vec<FieldMapping> {
+fn read_fields(sync: &mut Fields, sheet: &mut Sheet) -> Vec<FieldMapping> {
+    let (columns, fields, line) = (sync.take("columns"), sync.take("fields"), sync.line());
     if columns.is_none() && fields.is_none() {
         sheet.report(line, "the sync writes no field; give `columns` or `fields`");
     }
@@ -156,27 +137,4 @@ fn read_fields(columns: Option<Node>, fields: Option<Node>, line: u32, sheet: &m
         sheet.report(line, "the sync writes no field; `columns` and `fields` are empty");
     }
     mappings
-}
-
-fn read_guard(node: Node, sheet: &mut Sheet) -> Guard {
-    let mut guard = Guard::default();
-    let Some(mut fields) = sheet.fields(node, "`guard`") else { return guard };
-    let max_removed = fields.take("max_removed");
-    let min_rows = fields.take("min_rows");
-    fields.finish(sheet);
-
-    if let Some(rows) = min_rows.and_then(|node| sheet.count(node, "min_rows")) {
-        guard.min_rows = rows;
-    }
-    let Some(mut fields) = max_removed.and_then(|node| sheet.fields(node, "`max_removed`")) else { return guard };
-    let percent = fields.take("percent");
-    let rows = fields.take("rows");
-    fields.finish(sheet);
-    if let Some(percent) = percent.and_then(|node| sheet.percent(node, "percent")) {
-        guard.max_removed_percent = percent;
-    }
-    if let Some(rows) = rows.and_then(|node| sheet.count(node, "rows")) {
-        guard.max_removed_rows = rows;
-    }
-    guard
 }

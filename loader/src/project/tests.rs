@@ -180,7 +180,7 @@ fn unknown_keys_are_refused_wherever_they_stand() {
         (
             "sources/w.yml",
             "driver: files\ntables:\n  a:\n    path: a.csv\n    fromat: csv\n".to_owned(),
-            "sources/w.yml:5: unknown key `fromat` in the table; did you mean `format`?",
+            "sources/w.yml:5: unknown key `fromat` in the table `a`; did you mean `format`?",
         ),
         (
             "syncs/s.yml",
@@ -190,12 +190,12 @@ fn unknown_keys_are_refused_wherever_they_stand() {
         (
             "syncs/s.yml",
             format!("{SYNC}fields:\n  f: {{column: a, typ: int}}\n"),
-            "syncs/s.yml:7: unknown key `typ` in the field",
+            "syncs/s.yml:7: unknown key `typ` in the field `f`; did you mean `type`?",
         ),
         (
             "syncs/s.yml",
             format!("{SYNC}fields:\n  f:\n    object:\n      a: {{column: b, type: int}}\n"),
-            "syncs/s.yml:9: unknown key `type` in the mapping",
+            "syncs/s.yml:9: unknown key `type` in the mapping of `a`",
         ),
         ("syncs/s.yml", format!("{SYNC}guard: {{max_rows: 1}}\n"), "syncs/s.yml:6: unknown key `max_rows` in `guard`"),
         (
@@ -215,7 +215,7 @@ fn wrong_values_are_reported_with_file_line_and_key() {
         ("source: wharehouse", "there is no source `wharehouse` (sources/wharehouse.yml); did you mean `warehouse`?"),
         ("table: plnes", "source `warehouse` has no table `plnes`; did you mean `planes`?"),
         ("table: ~", "`table` must be a text, not nothing"),
-        ("model: usage", "both `model` and `table`"),
+        ("model: usage", "the sync has `model` and `table` at once; keep one"),
         ("key: 5", "`key` must be a text, not an integer"),
         ("key: ''", "`key` must not be empty"),
         ("collection: a b", "`collection`: a collection name may not hold the character ' '"),
@@ -232,8 +232,8 @@ fn wrong_values_are_reported_with_file_line_and_key() {
             "fields: {f: true}",
             "`f` must be a column's name or a mapping (a constant is `{value: ...}`), not a truth value",
         ),
-        ("fields: {f: {type: int}}", "`f` needs one of `column`, `value`"),
-        ("fields: {f: {column: a, value: 1}}", "`f` is given by `column` and `value` at once"),
+        ("fields: {f: {type: int}}", "the field `f` needs one of `column`, `value`"),
+        ("fields: {f: {column: a, value: 1}}", "the field `f` has `column` and `value` at once; keep one"),
         ("fields: {f: {column: a, type: integer}}", "`type`: `integer` is unknown"),
         ("fields: {f: {column: a, type: boll}}", "did you mean `bool`?"),
         (
@@ -313,7 +313,7 @@ fn wrong_sources_and_settings_are_reported() {
         ("sources/a b.yml", "driver: sqlite\npath: x\n", "sources/a b.yml: the file's name"),
         ("sources/warehouse.yaml", "driver: sqlite\npath: x\n", "defines `warehouse` too"),
         ("syncs/a b.yml", SYNC, "syncs/a b.yml: the file's name"),
-        ("syncs/s.yml", "source: warehouse\n", "syncs/s.yml:1: the sync needs `model`"),
+        ("syncs/s.yml", "source: warehouse\n", "syncs/s.yml:1: the sync needs one of `model`, `table`"),
         ("syncs/s.yml", "source: warehouse\n", "the sync writes no field"),
         (
             "syncs/s.yml",

@@ -1,0 +1,136 @@
+//! JSON Schemas (2020-12) of the YAML files, made of the tables that the parser reads.
+//!
+//! A schema accepts what the parser accepts as far as the file alone can tell: keys, shapes, words. Wherever it names
+//! words it also takes a text with a variable in it, as the parser does.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{Section, Shape, Variant};
+use super::{cluster, source_file, sync_file};
+
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// The kinds of YAML files of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// `larder.yml`.
+    Settings,
+    /// `sources/*.yml`.
+    Source,
+    /// `syncs/*.yml`.
+    Sync,
+}
+
+impl FileKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Settings, Self::Source, Self::Sync];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Settings => "larder",
+            Self::Source => "source",
+            Self::Sync => "sync",
+        }
+    }
+
+    pub(super) fn shape(self) -> Shape {
+        match self {
+            Self::Settings => Shape::Section(&cluster::SETTINGS),
+            Self::Source => Shape::Variant(&source_file::SOURCE),
+            Self::Sync => Shape::Section(&sync_file::SYNC),
+        }
+    }
+}
+
+/// The schema of a kind of file.
+#[must_use]
+pub fn schema(kind: FileKind) -> Value {
+    let mut definitions = Definitions(BTreeMap::new());
+    let root = definitions.of(&kind.shape());
+    let mut schema = Map::new();
+    schema.insert("$schema".to_owned(), json!(DIALECT));
+    schema.insert("title".to_owned(), json!(format!("Larder: {}", kind.as_str())));
+    if let Value::Object(root) = root {
+        schema.extend(root);
+    }
+    schema.insert("$defs".to_owned(), Value::Object(definitions.0.into_iter().collect()));
+    Value::Object(schema)
+}
+
+/// The sections met so far by their ids. One that is still being written stands as null, so that it may hold itself.
+struct Definitions(BTreeMap<String, Value>);
+
+impl Definitions {
+    fn of(&mut self, shape: &Shape) -> Value {
+        match shape {
+            Shape::Text => json!({ "type": "string" }),
+            Shape::Span => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$|\\$\\{" }),
+            Shape::Count => json!({ "type": "integer", "minimum": 0 }),
+            Shape::Percent => json!({ "type": "number", "minimum": 0, "maximum": 100 }),
+            Shape::Scalar => json!({ "type": ["string", "number", "boolean", "null"] }),
+            Shape::Anything => json!({}),
+            Shape::Word(words) => word(words),
+            Shape::List(item) => json!({ "type": "array", "items": self.of(item) }),
+            Shape::Map(value) => json!({ "type": "object", "additionalProperties": self.of(value) }),
+            Shape::Section(section) => self.reference(section),
+            Shape::Variant(variant) => self.variant(variant),
+            Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(|shape| self.of(shape)).collect::<Vec<_>>() }),
+        }
+    }
+
+    fn reference(&mut self, section: &'static Section) -> Value {
+        if !self.0.contains_key(section.id) {
+            self.0.insert(section.id.to_owned(), Value::Null);
+            let definition = self.section(section);
+            self.0.insert(section.id.to_owned(), definition);
+        }
+        json!({ "$ref": format!("#/$defs/{}", section.id) })
+    }
+
+    fn section(&mut self, section: &'static Section) -> Value {
+        let properties: Map<String, Value> = section
+            .keys
+            .iter()
+            .map(|key| {
+                let mut property = self.of(&key.shape);
+                property["description"] = json!(key.about);
+                (key.name.to_owned(), property)
+            })
+            .collect();
+        let required: Vec<&str> = section.keys.iter().filter(|key| key.is_required).map(|key| key.name).collect();
+        let mut definition = json!({
+            "type": "object",
+            "description": section.about,
+            "properties": properties,
+            "required": required,
+            "additionalProperties": false,
+        });
+        if !section.one_of.is_empty() {
+            let forms: Vec<Value> = section.one_of.iter().map(|key| json!({ "required": [key] })).collect();
+            definition["oneOf"] = Value::Array(forms);
+        }
+        definition
+    }
+
+    fn variant(&mut self, variant: &'static Variant) -> Value {
+        let tag = variant.tag;
+        let words: Vec<&str> = variant.cases.iter().map(|(word, _)| *word).collect();
+        let cases: Vec<Value> = variant
+            .cases
+            .iter()
+            .map(|(word, section)| {
+                let is_case = json!({ "properties": { tag: { "const": word } }, "required": [tag] });
+                json!({ "if": is_case, "then": self.reference(section) })
+            })
+            .collect();
+        json!({ "type": "object", "required": [tag], "properties": { tag: word(&words) }, "allOf": cases })
+    }
+}
+
+fn word(words: &[&str]) -> Value {
+    json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": "\\$\\{" }] })
+}

@@ -3,6 +3,7 @@
 pub mod cli;
 mod diff;
 mod http;
+pub mod liquid;
 pub mod mapping;
 pub mod observe;
 pub mod project;

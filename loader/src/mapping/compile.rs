@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use arrow_schema::{Field, Schema};
 use larder_types::names::FieldName;
 use larder_types::value::{Value, ValueType};
-use liquid_core::model::KString;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::column::{can_be_key, is_supported};
-use super::template::Compiler;
 use super::{Compiled, CompiledField, Mapping, Problem, SourceColumn, cell};
+use crate::liquid::Template;
 use crate::project::{Expression, SyncSpec};
 
 /// Raised whenever the same mapping would make other fields of the same row than before, so that all rows are sent
 /// again: a change in the rules of conversion, in a filter, or in how columns are read.
-const MAPPING_RULES: u32 = 2;
+const MAPPING_RULES: u32 = 3;
 
 /// Most column names that a message lists.
 const MAX_LISTED: usize = 40;
@@ -23,25 +22,23 @@ const MAX_LISTED: usize = 40;
 pub(super) struct Compilation<'a> {
     spec: &'a SyncSpec,
     schema: &'a Schema,
-    liquid: Result<Compiler, String>,
     /// The columns in use by name; their places are known once all are found.
     used: BTreeMap<String, SourceColumn>,
-    in_templates: Vec<String>,
     problems: Vec<Problem>,
 }
 
 /// An expression whose columns still go by name.
 enum Draft {
     Column(String),
-    Done(Compiled),
+    Constant(Value),
+    Template(Template),
     Object(Vec<(String, Draft)>),
     List(Vec<Draft>),
 }
 
 impl<'a> Compilation<'a> {
     pub(super) fn new(spec: &'a SyncSpec, schema: &'a Schema) -> Self {
-        let (used, in_templates, problems) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { spec, schema, liquid: Compiler::new(), used, in_templates, problems }
+        Self { spec, schema, used: BTreeMap::new(), problems: Vec::new() }
     }
 
     pub(super) fn finish(mut self) -> Result<Mapping, Vec<Problem>> {
@@ -70,13 +67,8 @@ impl<'a> Compilation<'a> {
                 from: place(draft, &places),
             })
             .collect();
-        let mut in_templates = self.in_templates;
-        in_templates.sort_unstable();
-        in_templates.dedup();
-        let template_columns =
-            in_templates.iter().map(|name| (places[name.as_str()], KString::from_ref(name))).collect();
         let columns = self.used.into_values().collect();
-        Ok(Mapping { key, columns, fields, template_columns, fingerprint: fingerprint(spec) })
+        Ok(Mapping { key, columns, fields, fingerprint: fingerprint(spec) })
     }
 
     fn problem(&mut self, field: Option<&FieldName>, message: String) {
@@ -130,7 +122,7 @@ impl<'a> Compilation<'a> {
                 Some(Draft::Column(name.clone()))
             }
             Expression::Constant(value) => match value.clone().convert(kind) {
-                Ok(value) => Some(Draft::Done(Compiled::Constant(value))),
+                Ok(value) => Some(Draft::Constant(value)),
                 Err(reason) => {
                     self.problem(Some(field), format!("its constant is {reason}"));
                     None
@@ -153,41 +145,43 @@ impl<'a> Compilation<'a> {
     }
 
     fn template(&mut self, field: &FieldName, text: &str) -> Option<Draft> {
-        let compiled = match &self.liquid {
-            Ok(liquid) => liquid.compile(text),
-            Err(error) => Err(error.clone()),
-        };
-        let (template, found) = match compiled {
-            Ok(compiled) => compiled,
-            Err(message) => {
-                self.problem(Some(field), format!("its template is not valid Liquid: {message}"));
+        let template = match Template::parse(text) {
+            Ok(template) => template,
+            Err(problem) => {
+                self.problem(Some(field), format!("its template is not valid Liquid: {problem}"));
                 return None;
             }
         };
         let before = self.problems.len();
-        for problem in found.problems {
-            self.problem(Some(field), format!("its template cannot work: {problem}"));
+        for name in template.undefined() {
+            let advice = match name {
+                "row" => "`row` can only be used as row.column or row['column']".to_owned(),
+                _ => format!("unknown variable `{name}`; a column is written row.{name} or row['{name}']"),
+            };
+            self.problem(Some(field), format!("its template cannot work: {advice}"));
         }
-        for column in &found.columns {
-            if self.use_column(field, column).is_some() {
-                self.in_templates.push(column.clone());
-            }
+        for column in template.columns() {
+            self.use_column(field, column);
         }
         if self.problems.len() > before {
             return None;
         }
         // A template that only names a column is that column: types that Liquid does not have stay whole.
-        if let (Some(column), 1) = (template.plain_column(), found.columns.len()) {
-            return Some(Draft::Column(column.to_owned()));
+        match template.plain_column() {
+            Some(place) => Some(Draft::Column(template.columns()[place].clone())),
+            None => Some(Draft::Template(template)),
         }
-        Some(Draft::Done(Compiled::Template(template)))
     }
 }
 
 fn place(draft: Draft, places: &BTreeMap<&str, usize>) -> Compiled {
     match draft {
         Draft::Column(name) => Compiled::Column(places[name.as_str()]),
-        Draft::Done(compiled) => compiled,
+        Draft::Constant(value) => Compiled::Constant(value),
+        Draft::Template(template) => {
+            let columns = template.columns().iter().map(|name| places[name.as_str()]).collect();
+            Compiled::Template { template: Box::new(template), columns }
+        }
         Draft::Object(members) => {
             Compiled::Object(members.into_iter().map(|(name, draft)| (name, place(draft, places))).collect())
         }

@@ -8,14 +8,9 @@
 pub(crate) mod cell;
 mod column;
 mod compile;
-mod filters;
-mod number;
-mod scan;
-mod template;
 #[cfg(test)]
 mod tests;
 
-use std::cell::OnceCell;
 use std::fmt;
 
 use arrow_array::RecordBatch;
@@ -24,11 +19,10 @@ use larder_types::json::Fragment;
 use larder_types::key::{Key, KeyError};
 use larder_types::names::{FieldName, SyncName};
 use larder_types::value::{Value, ValueType};
-use liquid_core::model::{KString, Object};
 
 use self::cell::{Cell, NotARow};
 use self::column::Column;
-use self::template::Template;
+use crate::liquid::{Failure, Row, Template};
 use crate::project::SyncSpec;
 
 /// Something wrong with a sync's mapping.
@@ -57,8 +51,6 @@ pub struct Mapping {
     /// Ordered by name: the order of cells in a row's bytes.
     columns: Vec<SourceColumn>,
     fields: Vec<CompiledField>,
-    /// The columns that templates read, by their place in `columns`, with the names that templates use.
-    template_columns: Vec<(usize, KString)>,
     fingerprint: u128,
 }
 
@@ -81,7 +73,11 @@ enum Compiled {
     /// By its place in [`Mapping::columns`].
     Column(usize),
     Constant(Value),
-    Template(Template),
+    /// With the places in [`Mapping::columns`] of the columns that it reads.
+    Template {
+        template: Box<Template>,
+        columns: Vec<usize>,
+    },
     Object(Vec<(String, Compiled)>),
     List(Vec<Compiled>),
 }
@@ -145,7 +141,7 @@ impl Mapping {
     /// # Errors
     /// The first field that the row has no value for; the row is then to be rejected.
     pub(crate) fn fields(&self, cells: &[Cell]) -> Result<Vec<Value>, FieldError> {
-        let scope = Scope { mapping: self, cells, globals: OnceCell::new() };
+        let scope = Scope { mapping: self, cells };
         self.fields
             .iter()
             .map(|field| {
@@ -182,11 +178,22 @@ impl BatchReader {
     }
 }
 
-/// One row while its fields are made. What templates see is built when the first one asks.
+/// One row while its fields are made.
 struct Scope<'a> {
     mapping: &'a Mapping,
     cells: &'a [Cell],
-    globals: OnceCell<Result<Object, Reason>>,
+}
+
+/// The same row as a template sees it: by the places of the columns that it reads.
+struct TemplateRow<'a> {
+    scope: &'a Scope<'a>,
+    columns: &'a [usize],
+}
+
+impl Row for TemplateRow<'_> {
+    fn column(&self, place: usize) -> Result<&Value, String> {
+        self.scope.column(self.columns[place]).map_err(|(_, message)| message)
+    }
 }
 
 type Reason = (&'static str, String);
@@ -196,9 +203,11 @@ impl Scope<'_> {
         match from {
             Compiled::Column(at) => self.column(*at).cloned(),
             Compiled::Constant(value) => Ok(value.clone()),
-            Compiled::Template(template) => {
-                let globals = self.globals.get_or_init(|| self.build_globals()).as_ref().map_err(Clone::clone)?;
-                template.render(globals).map_err(|error| ("template_failed", error.to_string()))
+            Compiled::Template { template, columns } => {
+                template.render(&TemplateRow { scope: self, columns }).map_err(|failure| match failure {
+                    Failure::Column(_) => ("invalid_value", failure.to_string()),
+                    _ => ("template_failed", failure.to_string()),
+                })
             }
             Compiled::Object(members) => {
                 let values =
@@ -223,15 +232,5 @@ impl Scope<'_> {
         self.cells[at]
             .as_ref()
             .map_err(|fault| ("invalid_value", format!("column `{}` {fault}", self.mapping.columns[at].field.name())))
-    }
-
-    fn build_globals(&self) -> Result<Object, Reason> {
-        let mut row = Object::new();
-        for (at, name) in &self.mapping.template_columns {
-            row.insert(name.clone(), template::to_liquid(self.column(*at)?));
-        }
-        let mut globals = Object::new();
-        globals.insert(KString::from_static("row"), liquid_core::Value::Object(row));
-        Ok(globals)
     }
 }

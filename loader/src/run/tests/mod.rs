@@ -317,7 +317,7 @@ fn a_duplicate_that_is_left_out_keeps_its_record() {
 #[test]
 fn rows_that_cannot_be_mapped_are_rejected_and_tried_again() {
     let mut world = world(ExitMode::Delete);
-    world.spec().fields[0].from = Expression::Template("{{ row.b | plus: 0 }}".into());
+    world.spec().fields[0].from = Expression::Template("{{ row.b | to_number }}".into());
     world.write_raw(&[(Some("a"), 1, "1"), (Some("b"), 1, "x"), (Some("c"), 1, "3")]);
     let report = world.run();
     assert_eq!((report.outcome, report.exit_class()), (Outcome::Partial, ExitClass::Partial));

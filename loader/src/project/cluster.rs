@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::keys::{Key, Section, Shape};
+use super::log::{self, Redaction, Retention};
 use super::node::{Content, Node};
+use super::push::{self, PushSpec};
 use super::schedule::{self, Defaults};
 use super::serve::{self, Serve};
 use super::sheet::Sheet;
@@ -23,6 +25,9 @@ pub(super) static SETTINGS: Section = Section {
         Key::optional("state", Shape::Text, "The folder for what the loader remembers. Default `.larder`."),
         Key::optional("schedule", Shape::Section(&schedule::DEFAULTS), schedule::DEFAULTS.about),
         Key::optional("serve", Shape::Section(&serve::SERVE), serve::SERVE.about),
+        Key::optional("push", Shape::Section(&push::PUSH), push::PUSH.about),
+        Key::optional("retention", Shape::Section(&log::RETENTION), log::RETENTION.about),
+        Key::optional("redact", log::REDACT, log::REDACTION.about),
     ],
     one_of: &[],
 };
@@ -47,6 +52,9 @@ pub(super) struct Settings {
     pub(super) state: PathBuf,
     pub(super) schedule: Defaults,
     pub(super) serve: Serve,
+    pub(super) push: PushSpec,
+    pub(super) retention: Retention,
+    pub(super) redaction: Redaction,
     /// What is allowed but unwise: line and message.
     pub(super) warnings: Vec<(u32, String)>,
 }
@@ -62,7 +70,10 @@ pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<Setting
     };
     let schedule = fields.read("schedule", sheet, schedule::read_defaults).unwrap_or_default();
     let serve = fields.read("serve", sheet, |node, sheet| serve::read(node, sheet, &mut warnings)).unwrap_or_default();
-    Some(Settings { cluster: cluster?, state: state.into(), schedule, serve, warnings })
+    let push = fields.read("push", sheet, push::read).unwrap_or_default();
+    let retention = fields.read("retention", sheet, log::read_retention).unwrap_or_default();
+    let redaction = fields.read("redact", sheet, log::read_redaction).unwrap_or_default();
+    Some(Settings { cluster: cluster?, state: state.into(), schedule, serve, push, retention, redaction, warnings })
 }
 
 fn read_cluster(node: Node, root: &Path, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {

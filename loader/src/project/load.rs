@@ -48,6 +48,9 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         sources: sources.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
         syncs: syncs.into_iter().map(|sync| (sync.name.clone(), sync)).collect(),
         serve: settings.serve,
+        push: settings.push,
+        retention: settings.retention,
+        redaction: settings.redaction,
         warnings,
     })
 }

@@ -19,13 +19,16 @@ mod interpolate;
 mod key_tests;
 mod keys;
 mod load;
+pub mod log;
 mod model;
 mod node;
 mod problem;
+pub mod push;
 pub mod schedule;
 mod schema;
 pub mod serve;
 mod sheet;
+mod size;
 mod source_file;
 pub(crate) mod span;
 pub(crate) mod suggest;
@@ -46,6 +49,8 @@ pub use problem::{Problem, Problems};
 pub use schema::{FileKind, schema};
 pub use tls::{ClientCertificate, TlsFiles};
 
+use self::log::{Redaction, Retention};
+use self::push::PushSpec;
 use self::schedule::Schedule;
 use self::serve::Serve;
 
@@ -64,6 +69,12 @@ pub struct Project {
     pub syncs: BTreeMap<SyncName, SyncSpec>,
     /// What the daemon needs to know.
     pub serve: Serve,
+    /// How batches are sent.
+    pub push: PushSpec,
+    /// For how long the history is kept.
+    pub retention: Retention,
+    /// What is not shown.
+    pub redaction: Redaction,
     /// What is allowed but unwise.
     pub warnings: Vec<Problem>,
 }

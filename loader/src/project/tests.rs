@@ -11,7 +11,7 @@ use larder_types::value::{Value, ValueType};
 use super::load::load;
 use super::{
     ClientCertificate, ColumnType, Expression, FileFormat, Guard, Model, OnDuplicate, Problems, Project, SourceSpec,
-    SyncSpec, TlsFiles,
+    SyncSpec, TlsFiles, log::Retention,
 };
 
 pub(super) const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
@@ -55,6 +55,35 @@ fn files_of_a_clusters_tls_are_found_from_the_projects_folder() {
     let TlsFiles { ca, client } = project.cluster.tls;
     assert_eq!(ca, Some(project.root.join("tls/ca.pem")));
     assert_eq!(client, Some(ClientCertificate { certificate: project.root.join("c"), key: "/k".into() }));
+}
+
+#[test]
+fn what_is_sent_kept_and_shown_is_for_the_project_to_say() {
+    let settings = |text: &str| try_load(&[("larder.yml", &format!("{LARDER}{text}"))]).unwrap();
+    let project = settings("");
+    assert_eq!((project.push.max_in_flight, project.push.give_up_after.as_secs()), (8, 900));
+    assert_eq!(project.retention, Retention::default());
+    assert!(project.redaction.shows("email") && !project.redaction.keys);
+    let project = settings(
+        "push: {in_flight: {max: 2}, give_up_after: 1h}\nredact: [email]\n\
+         retention: {runs: 1d, requests: {age: 2d, size: 1MiB}, rejected_rows: 3d}",
+    );
+    assert_eq!((project.push.max_in_flight, project.push.give_up_after.as_secs()), (2, 3600));
+    let Retention { runs, requests, requests_bytes, rejected_rows } = project.retention;
+    assert_eq!([runs, requests, rejected_rows].map(|span| span.as_secs() / 86_400), [1, 2, 3]);
+    assert_eq!(requests_bytes, 1 << 20);
+    assert!(!project.redaction.shows("email") && !project.redaction.keys);
+    let project = settings("redact: {fields: [a, b], keys: hash}\nretention: {requests: 5d}");
+    assert!(!project.redaction.shows("b") && project.redaction.keys);
+    assert_eq!(project.retention.requests.as_secs(), 5 * 86_400);
+    for (text, expected) in [
+        ("push: {in_flight: {max: 0}}", "`in_flight.max` must be from 1 to 64, not 0"),
+        ("push: {give_up_after: soon}", "`give_up_after`: must be a span of time"),
+        ("retention: {requests: {size: 1GB}}", "`size`: must be a size such as"),
+        ("redact: {keys: yes}", "`keys`: `yes` is unknown"),
+    ] {
+        assert_problem("larder.yml", &format!("{LARDER}{text}"), expected);
+    }
 }
 
 #[test]

@@ -7,17 +7,19 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use bytes::Bytes;
+use jiff::Timestamp;
 use larder_types::api::{
-    ARROW_STREAM, BatchAnswer, CollectionInfo, FieldInfo, FieldSpec, OpenRun, OpenedRun, PutCollection, PutSync,
-    RunInfo,
+    ARROW_STREAM, CollectionInfo, FieldInfo, FieldSpec, OpenRun, OpenedRun, PutCollection, PutSync, RunInfo,
 };
 use larder_types::error::{ErrorBody, ErrorCode};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Body, Method, Response, StatusCode};
+use reqwest::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Body, Method, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::retry::{Attempts, RetryPolicy, random};
+use super::retry::{Patience, RetryPolicy, random, retry_after};
+use super::wire::{Failure, Fault, Posted, Wire};
 use crate::http::{self, HttpError, HttpOptions, is_distrust, reason};
 use crate::project::{Cluster, Secret, SyncSpec};
 
@@ -26,6 +28,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// For how long a cluster that does not answer is asked before the first row is read: long enough for a node to
 /// restart, short enough for a person who has misspelt the address.
 const GREETING_BUDGET: Duration = Duration::from_secs(30);
+/// A cluster that is well describes a collection in milliseconds.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A commit of a full run answers when its sweep is done.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest answer that is read: 10 000 rejected rows with their keys are less.
@@ -54,8 +58,6 @@ pub(crate) enum PushError {
         code: String,
         /// The cluster's message.
         message: String,
-        /// True if an attempt before this one may have been taken.
-        in_doubt: bool,
     },
     /// A field that this sync declares belongs to another.
     #[error(
@@ -70,9 +72,6 @@ pub(crate) enum PushError {
     /// A newer run of this sync was opened, so this one can do no more.
     #[error("a newer run of this sync was opened at the cluster, so this run was stopped: {0}")]
     Superseded(String),
-    /// The body is larger than the cluster takes.
-    #[error("the cluster finds the batch too large: {0}")]
-    TooLarge(String),
     /// The cluster could not be asked, or could not answer, for as long as we tried.
     #[error("gave up trying to {what} after {seconds} s: {last}")]
     GaveUp {
@@ -95,6 +94,9 @@ pub(crate) enum PushError {
     #[error("the HTTP client failed: {0}")]
     Client(String),
 }
+
+/// What a cluster is asked to do with a batch.
+pub(super) const TAKE_BATCH: &str = "take a batch";
 
 /// A client of one sync of one cluster. Cheap to clone.
 #[derive(Clone)]
@@ -119,12 +121,6 @@ pub(crate) struct Known {
 #[derive(Deserialize)]
 struct Runs {
     runs: Vec<RunInfo>,
-}
-
-enum Attempt {
-    Done(Vec<u8>),
-    Again { asked: Option<Duration>, why: String },
-    Never(PushError),
 }
 
 impl Client {
@@ -203,23 +199,6 @@ impl Client {
         Ok(generations.all(|wanted| runs.iter().any(|run| run.generation.0 == wanted && is_idle(run))))
     }
 
-    /// Sends a batch.
-    ///
-    /// # Errors
-    /// [`PushError::TooLarge`], and [`PushError::Refused`] unless in doubt, mean that nothing was applied; after any
-    /// other error it is not known whether the batch was applied.
-    pub(crate) async fn send(&self, run: &str, seq: u32, body: bytes::Bytes) -> Result<BatchAnswer, PushError> {
-        let what = "take a batch";
-        let url = format!("{}/runs/{run}/batches/{seq}", self.sync_url);
-        let answer = self
-            .call(what, || {
-                let request = self.http.post(&url).header(CONTENT_TYPE, ARROW_STREAM);
-                request.body(Body::from(body.clone()))
-            })
-            .await?;
-        parse(&answer, what)
-    }
-
     /// Closes a run; of a full one the cluster then sweeps what it did not confirm.
     ///
     /// # Errors
@@ -265,67 +244,94 @@ impl Client {
         what: &'static str,
         request: impl Fn() -> reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, PushError> {
-        let mut attempts = Attempts::new(self.policy);
+        let mut patience = Patience::new(self.policy);
+        let mut failed = 0;
         loop {
-            let (asked, why) = match attempt(what, request().bearer_auth(&self.key.0)).await {
-                Attempt::Done(answer) => return Ok(answer),
-                Attempt::Never(mut error) => {
-                    if let PushError::Refused { in_doubt, .. } = &mut error {
-                        *in_doubt = !attempts.is_first();
-                    }
-                    return Err(error);
-                }
-                Attempt::Again { asked, why } => (asked, why),
+            let fault = match attempt(what, request().bearer_auth(&self.key.0)).await.1 {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Never(error)) => return Err(error),
+                Err(Failure::Fault(fault)) if !fault.may_pass() => return Err(fault.refusal(what)),
+                Err(Failure::Fault(fault)) => fault,
             };
-            let Some(delay) = attempts.next_delay(asked, random()) else {
-                return Err(PushError::GaveUp { what, seconds: attempts.elapsed().as_secs(), last: why });
+            let Some(delay) = patience.delay(failed, fault.asked, random()) else {
+                return Err(PushError::GaveUp { what, seconds: patience.strained().as_secs(), last: fault.why() });
             };
-            tracing::warn!(what, %why, delay_ms = delay.as_millis(), "the cluster did not answer; trying again");
+            tracing::warn!(what, why = fault.why(), delay_ms = delay.as_millis(), "no good answer; trying again");
+            failed += 1;
             tokio::time::sleep(delay).await;
         }
     }
 }
 
-async fn attempt(what: &'static str, request: reqwest::RequestBuilder) -> Attempt {
+impl Wire for Client {
+    async fn post(&self, run: &str, seq: u32, body: Bytes, again: bool) -> Posted {
+        let url = format!("{}/runs/{run}/batches/{seq}", self.sync_url);
+        let mut request = self.http.post(url).bearer_auth(&self.key.0).header(CONTENT_TYPE, ARROW_STREAM);
+        if again {
+            // What balances connections over nodes may then choose another one for the next attempt.
+            request = request.header(CONNECTION, "close");
+        }
+        let (status, result) = attempt(TAKE_BATCH, request.body(Body::from(body))).await;
+        let result = result.and_then(|answer| parse(&answer, TAKE_BATCH).map_err(Failure::Never));
+        Posted { status, result }
+    }
+
+    async fn probe(&self) -> Result<(), Failure> {
+        let request = self.http.get(&self.collection_url).bearer_auth(&self.key.0).timeout(PROBE_TIMEOUT);
+        attempt("describe the collection", request).await.1.map(drop)
+    }
+}
+
+/// Sends a request once. Returns the status, if there was an answer, and what was answered.
+async fn attempt(what: &'static str, request: reqwest::RequestBuilder) -> (Option<u16>, Result<Vec<u8>, Failure>) {
     let response = match request.send().await {
         Ok(response) => response,
-        Err(error) if error.is_builder() => return Attempt::Never(PushError::Client(error.to_string())),
-        Err(error) if is_distrust(&error) => return Attempt::Never(PushError::Tls(reason(&error))),
-        Err(error) => return Attempt::Again { asked: None, why: reason(&error) },
+        Err(error) => return (None, Err(unanswered(&error))),
     };
     let status = response.status();
-    let asked = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.trim().parse().ok())
-        .map(Duration::from_secs);
-    let body = match read_body(response).await {
-        Ok(Some(body)) => body,
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let asked = asked.and_then(|text| retry_after(text, Timestamp::now()));
+    let result = match read_body(response).await {
+        Ok(Some(body)) if status.is_success() => Ok(body),
+        Ok(Some(body)) => Err(refused(what, status.as_u16(), &body, asked)),
         Ok(None) => {
             let reason = format!("it is longer than {MAX_ANSWER_BYTES} bytes");
-            return Attempt::Never(PushError::Answer { what, reason });
+            Err(Failure::Never(PushError::Answer { what, reason }))
         }
-        Err(error) => return Attempt::Again { asked: None, why: reason(&error) },
+        Err(error) => Err(unanswered(&error)),
     };
-    if status.is_success() {
-        return Attempt::Done(body);
+    (Some(status.as_u16()), result)
+}
+
+fn unanswered(error: &reqwest::Error) -> Failure {
+    if error.is_builder() {
+        Failure::Never(PushError::Client(reason(error)))
+    } else if is_distrust(error) {
+        Failure::Never(PushError::Tls(reason(error)))
+    } else {
+        Failure::Fault(Fault::of_silence(reason(error), !error.is_connect()))
     }
-    let error: Option<ErrorBody> = serde_json::from_slice(&body).ok();
+}
+
+/// What an answer that is no good one means.
+fn refused(what: &'static str, status: u16, body: &[u8], asked: Option<Duration>) -> Failure {
+    let error: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let (code, message, details) = match error {
         Some(error) => (error.code, error.message, error.details),
         None => (String::new(), "the answer has no message".to_owned(), serde_json::Value::Null),
     };
-    if status.is_server_error() || matches!(status.as_u16(), 408 | 429) {
-        return Attempt::Again { asked, why: format!("{message} ({} {code})", status.as_u16()) };
-    }
     let member = |name: &str| details.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-    Attempt::Never(match (ErrorCode::parse(&code), member("field"), member("owner")) {
-        (Some(ErrorCode::FieldOwnedByOtherSync), Some(field), Some(owner)) => PushError::FieldOwned { field, owner },
-        (Some(ErrorCode::StaleGeneration), ..) => PushError::Superseded(message),
-        _ if status == StatusCode::PAYLOAD_TOO_LARGE => PushError::TooLarge(message),
-        _ => PushError::Refused { what, status: status.as_u16(), code, message, in_doubt: false },
-    })
+    match (ErrorCode::parse(&code), member("field"), member("owner")) {
+        (Some(ErrorCode::FieldOwnedByOtherSync), Some(field), Some(owner)) => {
+            return Failure::Never(PushError::FieldOwned { field, owner });
+        }
+        (Some(ErrorCode::StaleGeneration), ..) => return Failure::Never(PushError::Superseded(message)),
+        _ => {}
+    }
+    match Fault::of_answer(status, &code, &message, asked) {
+        Some(fault) => Failure::Fault(fault),
+        None => Failure::Never(PushError::Refused { what, status, code, message }),
+    }
 }
 
 async fn read_body(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {

@@ -32,7 +32,8 @@ use crate::mapping::Mapping;
 use crate::project::{Project, SyncSpec};
 use crate::push::batch::Press;
 use crate::push::client::{Client, Known};
-use crate::push::sender::{SendError, Sender, Sent, locked};
+use crate::push::log::Unlogged;
+use crate::push::sender::{SendError, SendLimits, Sender, Sent, locked};
 use crate::source::RowStream;
 use crate::state::database::{Closing, Tally};
 use crate::state::journal::{Journal, JournalHeader};
@@ -288,7 +289,16 @@ impl Execution<'_> {
         let mut reject = |rejection| refused.add(rejection);
         let advance = |rows| progress.advance(rows);
         let client = &self.setup.client;
-        let sender = Sender { client, run, press: &press, journal, reject: &mut reject, advance: &advance };
+        let sender = Sender {
+            wire: client,
+            run,
+            press: &press,
+            journal,
+            reject: &mut reject,
+            advance: &advance,
+            log: &Unlogged,
+            limits: SendLimits { in_flight: self.setup.project.push.max_in_flight, retry: self.setup.tuning.retry },
+        };
         let (produced, (sent, result)) = std::thread::scope(|scope| {
             let producing = scope.spawn(|| producer.produce(diff));
             let sent = runtime.block_on(sender.send_all(waiting));

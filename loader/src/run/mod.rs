@@ -162,7 +162,7 @@ pub fn run(
     options: RunOptions,
     progress: &dyn Progress,
 ) -> Result<RunReport, RunError> {
-    run_tuned(project, sync, options, progress, Tuning::default())
+    run_tuned(project, sync, options, progress, Tuning::of(project))
 }
 
 fn run_tuned(

@@ -12,7 +12,7 @@ use crate::diff::snapshot::{Snapshot, SnapshotError};
 use crate::diff::spill::{Parts, Spilled};
 use crate::diff::{Intake, SPILL_BYTES};
 use crate::mapping::Mapping;
-use crate::project::{OnDuplicate, SyncSpec};
+use crate::project::{OnDuplicate, Project, SyncSpec};
 use crate::push::retry::RetryPolicy;
 use crate::source::RowStream;
 use crate::state::SyncState;
@@ -25,6 +25,14 @@ pub(crate) struct Tuning {
     /// Most rows of a batch.
     pub(crate) batch_rows: usize,
     pub(crate) retry: RetryPolicy,
+}
+
+impl Tuning {
+    /// As a project says.
+    pub(crate) fn of(project: &Project) -> Self {
+        let retry = RetryPolicy { budget: project.push.give_up_after, ..RetryPolicy::default() };
+        Self { retry, ..Self::default() }
+    }
 }
 
 impl Default for Tuning {

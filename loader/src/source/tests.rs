@@ -75,6 +75,9 @@ impl Room {
             sources: BTreeMap::new(),
             syncs: BTreeMap::new(),
             serve: crate::project::serve::Serve::default(),
+            push: crate::project::push::PushSpec::default(),
+            retention: crate::project::log::Retention::default(),
+            redaction: crate::project::log::Redaction::default(),
             warnings: Vec::new(),
         }
     }

@@ -18,7 +18,7 @@ use self::cluster::{Content, FakeCluster, Fate, Record};
 use super::*;
 use crate::project::{
     Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec, SyncSpec, TlsFiles,
-    schedule::Schedule, serve::Serve,
+    log::Redaction, log::Retention, push::PushSpec, schedule::Schedule, serve::Serve,
 };
 use crate::push::retry::RetryPolicy;
 
@@ -80,6 +80,9 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
         sources: BTreeMap::from([("w".to_owned(), SourceSpec::Sqlite { path: dir.join("w.db") })]),
         syncs: BTreeMap::from([(sync_name(), spec)]),
         serve: Serve::default(),
+        push: PushSpec::default(),
+        retention: Retention::default(),
+        redaction: Redaction::default(),
         warnings: Vec::new(),
     }
 }
@@ -374,8 +377,9 @@ fn a_wrong_project_is_told_before_anything_is_sent() {
     assert_eq!(error.exit_class(), ExitClass::Config);
     assert!(error.to_string().contains("sync `s`, field `fa`: the column `nope`"), "{error}");
     world.project.cluster.url = "https://larder.example".into();
+    world.project.cluster.tls.ca = Some(world.dir.path().join("no.pem"));
     let error = world.try_run(RunOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("TLS") && error.exit_class() == ExitClass::Config, "{error}");
+    assert!(error.to_string().contains("no.pem") && error.exit_class() == ExitClass::Config, "{error}");
     let error = run(&world.project, &SyncName::new("x").unwrap(), RunOptions::default(), &Silent).unwrap_err();
     assert!(error.to_string().contains("the project has: s"), "{error}");
     let states: Vec<String> = history(&world.project, None, 10).unwrap().into_iter().map(|run| run.state).collect();

@@ -37,6 +37,8 @@ pub(super) enum Root {
     Column(usize),
     /// A variable, by its place in [`Names::variables`].
     Variable(usize),
+    /// A constant, by its place in [`Names`].
+    Constant(usize),
     /// `[expression]`: a variable whose name is the value of an expression.
     Named(Box<Expression>),
 }
@@ -128,13 +130,13 @@ impl Expression {
         if depth > MAX_BRACKETS {
             return Err(Problem::new(format!("brackets stand more than {MAX_BRACKETS} deep in each other")));
         }
-        let root = match markup.peek() {
+        let start = match markup.peek() {
             Some(Token::Name(name)) => {
                 markup.next();
                 if let Some(literal) = word(name) {
                     return Ok(Self::Literal(literal));
                 }
-                if name == ROW { None } else { Some(Root::Variable(names.variable(name))) }
+                Start::Name(name)
             }
             Some(Token::Text(text)) => {
                 markup.next();
@@ -157,18 +159,19 @@ impl Expression {
                 let name = Self::nested(markup, names, depth + 1)?;
                 markup.expect("]")?;
                 match name {
-                    Self::Literal(Literal::Text(name)) if name == ROW => None,
-                    Self::Literal(Literal::Text(name)) => Some(Root::Variable(names.variable(&name))),
-                    computed => Some(Root::Named(Box::new(computed))),
+                    Self::Literal(Literal::Text(name)) => {
+                        return Self::path(Start::Name(&name), markup, names, depth);
+                    }
+                    computed => Start::Computed(computed),
                 }
             }
             _ => return Err(markup.unexpected("a value")),
         };
-        Self::path(root, markup, names, depth)
+        Self::path(start, markup, names, depth)
     }
 
-    /// The steps of a path; without a root, of one that begins with `row`.
-    fn path(root: Option<Root>, markup: &mut Markup<'_>, names: &mut Names, depth: usize) -> Result<Self, Problem> {
+    /// The steps of a path, and what it begins with.
+    fn path(start: Start<'_>, markup: &mut Markup<'_>, names: &mut Names, depth: usize) -> Result<Self, Problem> {
         let mut steps = Vec::new();
         loop {
             if markup.take(".") {
@@ -189,13 +192,21 @@ impl Expression {
                 break;
             }
         }
-        let root = match root {
-            Some(root) => root,
-            None if matches!(steps.first(), Some(Step::Member(_))) => match steps.remove(0) {
-                Step::Member(column) => Root::Column(names.column(&column)),
-                _ => Root::Variable(names.variable(ROW)),
+        let root = match start {
+            Start::Computed(name) => Root::Named(Box::new(name)),
+            Start::Name(name) if name == ROW || names.is_group(name) => match steps.first() {
+                Some(Step::Member(member)) => {
+                    let root = match names.constant(name, member) {
+                        _ if name == ROW => Root::Column(names.column(member)),
+                        Some(place) => Root::Constant(place),
+                        None => Root::Variable(names.variable(&format!("{name}.{member}"))),
+                    };
+                    steps.remove(0);
+                    root
+                }
+                _ => Root::Variable(names.variable(name)),
             },
-            None => Root::Variable(names.variable(ROW)),
+            Start::Name(name) => Root::Variable(names.variable(name)),
         };
         Ok(Self::Path(Path { root, steps }))
     }
@@ -207,6 +218,13 @@ impl Expression {
             _ => None,
         }
     }
+}
+
+/// What a path begins with.
+enum Start<'t> {
+    Name(&'t str),
+    /// `[expression]`
+    Computed(Expression),
 }
 
 /// The words that are values.

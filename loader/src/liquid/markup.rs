@@ -6,6 +6,9 @@ use super::number::Number;
 /// Signs, longer ones first.
 const SIGNS: [&str; 16] = ["==", "!=", "<>", "<=", ">=", "..", "<", ">", "|", ":", ",", ".", "[", "]", "(", ")"];
 
+/// A filter whose argument is a secret, which no message may hold.
+const SECRETIVE: &str = "hmac_sha256";
+
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Token<'t> {
     /// Letters, digits, `_` and `-`, with a `?` at the end perhaps.
@@ -38,7 +41,8 @@ impl<'t> Markup<'t> {
                 at += first.len_utf8();
                 continue;
             }
-            let (token, len) = token(&text[at..], first)?;
+            let (token, len) = token(&text[at..], first)
+                .map_err(|problem| Problem::new(format!("{} in `{}`", problem.message, shown(text))))?;
             tokens.push((token, at, at + len));
             at += len;
         }
@@ -113,23 +117,27 @@ impl<'t> Markup<'t> {
     /// What stands between a mark and here, on one line.
     pub(super) fn source(&self, mark: usize) -> String {
         let end = self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(0, |(_, _, end)| *end);
-        squeezed(&self.text[mark.min(end)..end])
+        shown(&self.text[mark.min(end)..end])
     }
 
     fn line(&self) -> String {
-        squeezed(self.text)
+        shown(self.text)
     }
 }
 
-fn squeezed(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// A piece of a template on one line, for messages. What follows [`SECRETIVE`] is left out.
+fn shown(text: &str) -> String {
+    let (text, cut) = match text.find(SECRETIVE) {
+        Some(at) => (&text[..at + SECRETIVE.len()], " …"),
+        None => (text, ""),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ") + cut
 }
 
 fn token(rest: &str, first: char) -> Result<(Token<'_>, usize), Problem> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     if let '\'' | '"' = first {
-        let len =
-            rest[1..].find(first).ok_or_else(|| Problem::new(format!("the text {} is not closed", squeezed(rest))))?;
+        let len = rest[1..].find(first).ok_or_else(|| Problem::new(format!("a text has no closing `{first}`")))?;
         return Ok((Token::Text(&rest[1..=len]), len + 2));
     }
     if first.is_ascii_alphabetic() || first == '_' {
@@ -156,5 +164,5 @@ fn token(rest: &str, first: char) -> Result<(Token<'_>, usize), Problem> {
     if first == '=' {
         return Ok((Token::Sign("="), 1));
     }
-    Err(Problem::new(format!("`{first}` means nothing in `{}`", squeezed(rest))))
+    Err(Problem::new(format!("`{first}` means nothing")))
 }

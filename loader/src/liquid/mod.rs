@@ -48,16 +48,17 @@ pub struct Template {
 }
 
 impl Template {
-    /// Parses a template.
+    /// Parses a template. It reads `constants` by their paths, which have two parts as in `vars.region`; the first part
+    /// of each is no name for a variable then.
     ///
     /// # Errors
     /// The first problem found: syntax, an unknown tag or filter, wrong arguments of a filter, a pattern or date format
     /// that is none, or a limit.
-    pub fn parse(text: &str) -> Result<Self, Problem> {
+    pub fn parse(text: &str, constants: &[(String, Field)]) -> Result<Self, Problem> {
         if text.len() > limits::MAX_TEMPLATE_BYTES {
             return Err(Problem::new(format!("a template has {} bytes at most", limits::MAX_TEMPLATE_BYTES)));
         }
-        let mut names = Names::new();
+        let mut names = Names::new(constants);
         let body = parser::parse(text, &mut names).map_err(|mut problem| {
             if !text.trim().contains('\n') {
                 problem.line = None;

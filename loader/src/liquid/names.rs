@@ -1,5 +1,7 @@
-//! Names in a template: the columns it reads and the variables it uses, each with a place, so that nothing is looked
-//! up by name for every row.
+//! Names in a template: the columns it reads, the variables it uses and the constants it is given, each with a place, so
+//! that nothing is looked up by name for every row.
+
+use larder_types::value::Value as Field;
 
 use super::error::Problem;
 
@@ -14,6 +16,8 @@ pub(super) const ROW_LOOP: usize = 1;
 pub(super) struct Names {
     pub(super) columns: Vec<String>,
     pub(super) variables: Vec<Variable>,
+    /// By their paths, `group.name`.
+    constants: Vec<(String, Field)>,
 }
 
 #[derive(Debug)]
@@ -24,9 +28,28 @@ pub(super) struct Variable {
 }
 
 impl Names {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(constants: &[(String, Field)]) -> Self {
         let defined = |name: &str| Variable { name: name.to_owned(), is_defined: true };
-        Self { columns: Vec::new(), variables: vec![defined("forloop"), defined("tablerowloop")] }
+        Self {
+            columns: Vec::new(),
+            variables: vec![defined("forloop"), defined("tablerowloop")],
+            constants: constants.to_vec(),
+        }
+    }
+
+    /// Whether constants have this name before the point.
+    pub(super) fn is_group(&self, name: &str) -> bool {
+        self.constants.iter().any(|(path, _)| path.split_once('.').is_some_and(|(group, _)| group == name))
+    }
+
+    /// The place of a constant.
+    pub(super) fn constant(&self, group: &str, name: &str) -> Option<usize> {
+        self.constants.iter().position(|(path, _)| path.split_once('.') == Some((group, name)))
+    }
+
+    /// The value of a constant by its place.
+    pub(super) fn constant_value(&self, place: usize) -> &Field {
+        &self.constants[place].1
     }
 
     /// The place of a column that is read.
@@ -49,6 +72,9 @@ impl Names {
     pub(super) fn define(&mut self, name: &str) -> Result<usize, Problem> {
         if name == ROW {
             return Err(Problem::new("`row` is the row itself and can be no variable of the template"));
+        }
+        if self.is_group(name) {
+            return Err(Problem::new(format!("`{name}` is given to the template and can be no variable of it")));
         }
         let place = self.variable(name);
         self.variables[place].is_defined = true;

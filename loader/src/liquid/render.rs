@@ -126,7 +126,11 @@ impl<'s, 'r> Renderer<'s, 'r> {
         let left = self.scope.value(&comparison.left)?;
         match &comparison.right {
             None => Ok(left.is_truthy()),
-            Some((operator, right)) => operator.holds(&left, &self.scope.value(right)?),
+            Some((operator, right)) => {
+                let right = self.scope.value(right)?;
+                self.scope.charge(left.weight() + right.weight())?;
+                operator.holds(&left, &right)
+            }
         }
     }
 
@@ -145,7 +149,9 @@ impl<'s, 'r> Renderer<'s, 'r> {
                 continue;
             };
             for value in values {
-                if are_equal(&subject, &self.scope.value(value)?) {
+                let value = self.scope.value(value)?;
+                self.scope.charge(subject.weight() + value.weight())?;
+                if are_equal(&subject, &value) {
                     found = true;
                     let flow = self.body(&arm.body)?;
                     if flow != Flow::Next {

@@ -152,10 +152,12 @@ impl<'r> Scope<'r> {
                 self.loop_member(&path.steps)
             }
             Root::Variable(ROW_LOOP) => self.table_member(&path.steps),
+            Root::Constant(place) => (Value::of_column(self.names.constant_value(*place)), path.steps.as_slice()),
             Root::Variable(variable) => (self.variable(*variable), path.steps.as_slice()),
             Root::Named(name) => (self.named(&self.value(name)?.to_text()), path.steps.as_slice()),
         };
         while let Some((step, rest)) = steps.split_first() {
+            self.charge(value.weight())?;
             value = match step {
                 Step::Member(name) => value.member(name),
                 Step::Index(at) => value.item(*at),

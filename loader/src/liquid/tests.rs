@@ -24,7 +24,7 @@ impl Row for Named<'_> {
 }
 
 fn render(text: &str, values: &BTreeMap<String, Field>) -> Result<Field, String> {
-    let template = Template::parse(text).map_err(|problem| problem.to_string())?;
+    let template = Template::parse(text, &[]).map_err(|problem| problem.to_string())?;
     template.render(&Named { columns: template.columns(), values }).map_err(|failure| failure.to_string())
 }
 
@@ -33,7 +33,7 @@ fn alone(text: &str) -> Result<Field, String> {
 }
 
 fn problem(text: &str) -> String {
-    Template::parse(text).unwrap_err().to_string()
+    Template::parse(text, &[]).unwrap_err().to_string()
 }
 
 /// The row of the page, whose decimals and times are marked as such.
@@ -102,12 +102,27 @@ fn columns_and_undefined_variables_are_known_before_any_row() {
         ("{% case row.a %}{% when 'x' or y %}1{% endcase %}{% increment i %}{{ i }}", vec!["a"], vec!["y"]),
         ("{{ row[row.a] }}{% for pair in row %}{% endfor %}", vec!["a"], vec!["row"]),
     ] {
-        let template = Template::parse(text).unwrap();
+        let template = Template::parse(text, &[]).unwrap();
         assert_eq!(template.columns(), columns, "{text}");
         assert_eq!(template.undefined().collect::<Vec<_>>(), undefined, "{text}");
     }
-    assert_eq!(Template::parse(" {{- row.a -}} ").unwrap().plain_column(), Some(0));
-    assert_eq!(Template::parse("{{ row.a.b }}").unwrap().plain_column(), None);
+    assert_eq!(Template::parse(" {{- row.a -}} ", &[]).unwrap().plain_column(), Some(0));
+    assert_eq!(Template::parse("{{ row.a.b }}", &[]).unwrap().plain_column(), None);
+}
+
+#[test]
+fn constants_are_read_by_their_paths() {
+    let constants = [
+        ("vars.region".to_owned(), Field::String("north".to_owned())),
+        ("vars.list".to_owned(), Field::List(Fragment::parse("[1,2]").unwrap())),
+    ];
+    let template =
+        Template::parse("{{ vars.region }} {{ vars['list'][1] }}{{ vars.nope }}{{ vars }}", &constants).unwrap();
+    assert_eq!(template.undefined().collect::<Vec<_>>(), ["vars.nope", "vars"]);
+    let row = Named { columns: &[], values: &BTreeMap::new() };
+    assert_eq!(template.render(&row), Ok(Field::String("north 2".to_owned())));
+    let problem = Template::parse("{% assign vars = 1 %}", &constants).unwrap_err();
+    assert_eq!(problem.message, "`vars` is given to the template and can be no variable of it");
 }
 
 #[test]
@@ -129,8 +144,8 @@ fn problems_say_where_and_what() {
         ("{% endif %}", "`endif` ends nothing here"),
         ("{% assign row = 1 %}", "`row` is the row itself"),
         ("{{ a b }}", "expected nothing more instead of `b` in `a b`"),
-        ("{{ a % b }}", "`%` means nothing in `% b`"),
-        ("{{ 'a }}", "the text 'a is not closed"),
+        ("{{ a % b }}", "`%` means nothing in `a % b`"),
+        ("{{ 'a }}", "a text has no closing `'` in `'a`"),
     ] {
         let problem = problem(text);
         assert!(problem.contains(words), "{text}: {problem}");
@@ -138,16 +153,39 @@ fn problems_say_where_and_what() {
 }
 
 #[test]
+fn no_message_holds_a_key_or_a_value() {
+    for text in [
+        "{{ row.a | hmac_sha256: 'key'",
+        "{{ row.a | hmac_sha256: 'key' | plus }}",
+        "{{ row.a | hmac_sha256: 'key }}",
+        "{{ 'x' | hmac_sha256: 'key' | to_number }}",
+        "{{ 'value' | to_number }}",
+        "{% if 'value' > 1 %}{% endif %}",
+    ] {
+        let message = alone(text).unwrap_err();
+        assert!(!message.contains("key"), "{message}");
+    }
+    let values = BTreeMap::from([("a".to_owned(), Field::String("value".to_owned()))]);
+    for filter in filters::names() {
+        for arguments in ["", ": row.a", ": row.a, row.a"] {
+            if let Err(message) = render(&format!("{{{{ row.a | {filter}{arguments} }}}}"), &values) {
+                assert!(!message.contains("value") || message.contains("a value") || filter == "values", "{message}");
+            }
+        }
+    }
+}
+
+#[test]
 fn limits_of_a_template_are_problems() {
     assert!(problem(&" ".repeat(MAX_TEMPLATE_BYTES + 1)).contains("65536 bytes at most"));
     let nested = |n: usize| "{% if true %}".repeat(n) + &"{% endif %}".repeat(n);
-    assert!(Template::parse(&nested(32)).is_ok());
+    assert!(Template::parse(&nested(32), &[]).is_ok());
     assert!(problem(&nested(33)).contains("32 deep"));
     let lines = |n: usize| format!("{{% {} echo 1 %}}", "liquid ".repeat(n));
-    assert!(Template::parse(&lines(32)).is_ok());
+    assert!(Template::parse(&lines(32), &[]).is_ok());
     assert!(problem(&lines(33)).contains("32 deep"));
     let brackets = |n: usize| format!("{{{{ {}a{} }}}}", "[".repeat(n), "]".repeat(n));
-    assert!(Template::parse(&brackets(16)).is_ok());
+    assert!(Template::parse(&brackets(16), &[]).is_ok());
     assert!(problem(&brackets(17)).contains("16 deep"));
 }
 

@@ -113,7 +113,7 @@ impl<'r> Value<'r> {
             Self::Date(days) => Field::Date(*days),
             Self::Moment(moment) => Field::Timestamp(moment.micros),
             Self::List(items) => {
-                let items = items.iter().map(Self::to_field).collect::<Result<Vec<_>, _>>()?;
+                let items = items.iter().map(Self::to_nested_field).collect::<Result<Vec<_>, _>>()?;
                 Field::List(Fragment::list(&items).map_err(too_deep)?)
             }
             Self::Range(..) => {
@@ -124,13 +124,23 @@ impl<'r> Value<'r> {
                 let members = object
                     .0
                     .iter()
-                    .map(|(name, value)| Ok((name.as_ref(), value.to_field()?)))
+                    .map(|(name, value)| Ok((name.as_ref(), value.to_nested_field()?)))
                     .collect::<Result<Vec<_>, Failure>>()?;
                 let members = members.iter().map(|(name, value)| (*name, value));
                 Field::Struct(Fragment::object(members).map_err(too_deep)?)
             }
             Self::Empty | Self::Blank => Field::String(String::new()),
         })
+    }
+
+    /// The value with its type, where it becomes part of a JSON text.
+    fn to_nested_field(&self) -> Result<Field, Failure> {
+        match self.to_field()? {
+            Field::Float(float) if !float.is_finite() => {
+                Err(Failure::refused("the result holds a number that JSON cannot hold"))
+            }
+            field => Ok(field),
+        }
     }
 
     /// The word for its kind in messages.

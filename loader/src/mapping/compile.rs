@@ -145,7 +145,7 @@ impl<'a> Compilation<'a> {
     }
 
     fn template(&mut self, field: &FieldName, text: &str) -> Option<Draft> {
-        let template = match Template::parse(text) {
+        let template = match Template::parse(text, &[]) {
             Ok(template) => template,
             Err(problem) => {
                 self.problem(Some(field), format!("its template is not valid Liquid: {problem}"));

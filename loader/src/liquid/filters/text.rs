@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::super::error::Failure;
-use super::super::limits::MAX_MADE_BYTES;
+use super::super::limits::{MAX_MADE_BYTES, MAX_MADE_ITEMS};
 use super::super::value::Value;
 use super::{Call, Definition, Outcome, filter, seeing};
 
@@ -26,7 +26,7 @@ pub(super) const FILTERS: &[Definition] = &[
     filter("remove_last", 1, 1, |input, call| Ok(replace_last(&input.to_text(), &call.text(0), ""))),
     seeing("size", 0, 0, |input, _| Ok(size(&input))),
     filter("slice", 1, 2, slice),
-    filter("split", 1, 1, |input, call| Ok(split(&input.to_text(), &call.text(0)))),
+    filter("split", 1, 1, |input, call| split(&input.to_text(), &call.text(0))),
     filter("truncate", 0, 2, truncate),
     filter("truncatewords", 0, 2, truncate_words),
     filter("url_encode", 0, 0, |input, _| Ok(Value::text_of(url_encoded(&input.to_text())))),
@@ -114,17 +114,22 @@ fn part(start: i64, length: i64, total: usize) -> std::ops::Range<usize> {
 }
 
 /// Parts between a separator; characters without one; words if it is a blank. Empty parts at the end are left out.
-fn split<'r>(text: &str, separator: &str) -> Value<'r> {
+fn split<'r>(text: &str, separator: &str) -> Outcome<Value<'r>> {
     let owned = |part: &str| Value::text_of(part.to_owned());
+    // One more than may be made: that is then refused, and no long text makes more.
+    let most = MAX_MADE_ITEMS + 1;
     let mut parts: Vec<Value<'r>> = match separator {
-        "" => text.chars().map(|c| Value::text_of(c.to_string())).collect(),
-        " " => text.split_whitespace().map(owned).collect(),
-        _ => text.split(separator).map(owned).collect(),
+        "" => text.chars().take(most).map(|c| Value::text_of(c.to_string())).collect(),
+        " " => text.split_whitespace().take(most).map(owned).collect(),
+        _ => text.split(separator).take(most).map(owned).collect(),
     };
+    if parts.len() == most {
+        return Err(Failure::TooLarge);
+    }
     while parts.last().is_some_and(Value::is_empty) {
         parts.pop();
     }
-    Value::list(parts)
+    Ok(Value::list(parts))
 }
 
 /// A number that may be left out but must be one if given.

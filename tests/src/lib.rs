@@ -8,10 +8,12 @@
 #![allow(clippy::print_stdout, reason = "test runners show what a failed test has printed")]
 
 pub mod cluster;
+pub mod drivers;
 pub mod fixture;
 pub mod http;
 pub mod load;
 pub mod net;
+pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod scratch;

@@ -12,3 +12,12 @@ pub mod run;
 pub mod schedule;
 pub mod source;
 mod state;
+
+#[cfg(test)]
+#[path = "../../tests/src/drivers.rs"]
+#[allow(dead_code, unreachable_pub, clippy::panic, reason = "the tests of several crates share it")]
+mod drivers;
+#[cfg(test)]
+#[path = "../../tests/src/postgres.rs"]
+#[allow(dead_code, unreachable_pub, clippy::panic, reason = "the tests of several crates share it")]
+mod postgres;

@@ -4,10 +4,14 @@
 //! JSON object a line and nothing else. Exit codes: 0 done, 1 failed, 2 wrong usage or project, 3 some rows were
 //! rejected, 4 stopped by a guard, 5 the sync is being run by another loader.
 
+mod compile;
+mod debug;
+mod drivers;
 mod history;
 mod init;
 mod output;
 mod plan;
+mod preview;
 mod progress;
 mod run;
 mod schema;
@@ -55,6 +59,38 @@ enum Command {
     },
     /// Check the whole project: its files, its sources, every column and template. Sends nothing.
     Validate(InProject),
+    /// Check that sources and destinations can be reached: drivers, logins, models, the cluster and its key.
+    Debug {
+        /// A source or destination; all of them if none is named.
+        name: Option<String>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Look after the ADBC drivers through which databases are read.
+    Drivers {
+        #[command(subcommand)]
+        command: drivers::DriversCommand,
+    },
+    /// Show the SQL that the source gets for a sync, its columns, and what fields are made from.
+    Compile {
+        /// The sync.
+        sync: String,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show rows of a sync as the source has them and as records. Sends nothing.
+    Preview {
+        /// The sync.
+        sync: String,
+        /// How many rows to show.
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        limit: usize,
+        /// Show only rows with this primary key. Reads until they are found, or to the end.
+        #[arg(long)]
+        key: Option<String>,
+        #[command(flatten)]
+        shown: Shown,
+    },
     /// Show what a run would add, change and remove, and what a guard would say. Sends nothing.
     Plan {
         /// The syncs; all of them if none is named.
@@ -97,6 +133,9 @@ enum Command {
         #[arg(value_parser = schema::parse_kind)]
         kind: FileKind,
     },
+    /// Hold one driver for the loader that started this process.
+    #[command(name = crate::source::adbc::WORKER_COMMAND, hide = true)]
+    SourceWorker,
     /// List the rejected rows of a run. Shows primary keys.
     Rejects {
         /// The run's id, as `run` and `history` print it.
@@ -130,14 +169,30 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
     // Wrong usage ends here, with exit code 2.
     let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::SourceWorker) {
+        return crate::source::adbc::worker_main();
+    }
     ExitCode::from(dispatch(arguments.command).code())
 }
 
 fn dispatch(command: Command) -> ExitClass {
     match command {
+        // Answered where the exit code is its own.
+        Command::SourceWorker => ExitClass::Config,
         Command::Init { dir } => init::init(&dir),
         Command::Schema { kind } => schema::schema(kind),
         Command::Validate(place) => with_project(&place.project, validate::validate),
+        Command::Debug { name, shown } => {
+            with_project(&shown.project.project, |project| debug::debug(project, name.as_deref(), shown.json))
+        }
+        Command::Drivers { command } => drivers::drivers(command),
+        Command::Compile { sync, shown } => with_project(&shown.project.project, |project| {
+            with_sync(project, sync, |sync| compile::compile(project, sync, shown.json))
+        }),
+        Command::Preview { sync, limit, key, shown } => with_project(&shown.project.project, |project| {
+            let wanted = preview::Wanted { limit, key };
+            with_sync(project, sync, |sync| preview::preview(project, sync, &wanted, shown.json))
+        }),
         Command::Plan { syncs, full, samples, shown } => with_project(&shown.project.project, |project| {
             with_syncs(project, &syncs, |syncs| plan::plan(project, syncs, full, samples, shown.json))
         }),
@@ -194,6 +249,11 @@ fn with_syncs(project: &Project, names: &[String], action: impl FnOnce(&[&SyncSp
         syncs.extend(project.syncs.values());
     }
     action(&syncs)
+}
+
+/// Finds the one sync that is named.
+fn with_sync(project: &Project, name: String, action: impl FnOnce(&SyncSpec) -> ExitClass) -> ExitClass {
+    with_syncs(project, &[name], |syncs| syncs.first().map_or(ExitClass::Config, |sync| action(sync)))
 }
 
 /// The exit of several syncs: that of the worst one.

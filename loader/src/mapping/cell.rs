@@ -57,11 +57,15 @@ pub(crate) enum CellFault {
     /// A list or struct with a number that is not finite, or a time outside the years that text can name.
     #[error("holds a list or struct with a number or time that JSON cannot hold")]
     NotJson = 4,
+    /// A number without digits: NaN or infinity in a column of decimals.
+    #[error("holds a number that is not finite")]
+    NotANumber = 5,
 }
 
 impl CellFault {
     /// All faults, each at the place of its number.
-    const ALL: [Self; 5] = [Self::OutOfRange, Self::TooManyDigits, Self::InvalidJson, Self::TooDeep, Self::NotJson];
+    const ALL: [Self; 6] =
+        [Self::OutOfRange, Self::TooManyDigits, Self::InvalidJson, Self::TooDeep, Self::NotJson, Self::NotANumber];
 }
 
 /// What a cell holds.

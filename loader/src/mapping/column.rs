@@ -16,7 +16,7 @@ use arrow_buffer::NullBuffer;
 use arrow_cast::{CastOptions, can_cast_types, cast_with_options};
 use arrow_schema::{ArrowError, DataType, Field, TimeUnit};
 use larder_types::api::ARROW_JSON;
-use larder_types::decimal::Decimal;
+use larder_types::decimal::{Decimal, DecimalError};
 use larder_types::json::Fragment;
 use larder_types::value::{Value, ValueType};
 
@@ -24,6 +24,11 @@ use super::cell::{self, Cell, CellFault};
 
 const EXTENSION: &str = "ARROW:extension:name";
 const ARROW_UUID: &str = "arrow.uuid";
+/// A type that only the database knows, in a form that its driver chose.
+const ARROW_OPAQUE: &str = "arrow.opaque";
+const EXTENSION_METADATA: &str = "ARROW:extension:metadata";
+/// Names under which databases keep numbers of as many digits as one likes; they arrive as texts.
+const NUMBERS: [&str; 3] = ["numeric", "decimal", "bignumeric"];
 
 /// One column of one batch, ready to be read row by row.
 pub(crate) enum Column {
@@ -40,6 +45,8 @@ pub(crate) enum Column {
     /// Counts of a unit since 1970, and the unit.
     Timestamp(PrimitiveArray<Int64Type>, TimeUnit),
     Text(LargeStringArray),
+    /// Decimals, each with a scale of its own.
+    Number(LargeStringArray),
     Json(LargeStringArray),
     Binary(LargeBinaryArray),
     Uuid(LargeBinaryArray),
@@ -59,6 +66,9 @@ pub(crate) struct Nested {
 /// Tells whether cells can be read from columns of this type.
 pub(crate) fn is_supported(field: &Field) -> bool {
     let Some(kind) = folded(field) else { return false };
+    if opaque_type(field).is_some() && kind != DataType::LargeUtf8 {
+        return false;
+    }
     (kind == *field.data_type() || can_cast_types(field.data_type(), &kind))
         && match &kind {
             DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => is_supported(item),
@@ -83,6 +93,24 @@ pub(crate) fn can_be_key(field: &Field) -> bool {
                 | DataType::Struct(_)
         )
     ) || field.metadata().get(EXTENSION).map(String::as_str) == Some(ARROW_UUID)
+}
+
+/// The database's name for a type that only it knows; empty if the driver does not tell.
+pub(crate) fn opaque_type(field: &Field) -> Option<String> {
+    // Arrives as a plain count of hundredths, or of whatever the server's locale makes of it.
+    if let Some(kind) = field.metadata().get("POSTGRESQL:type").filter(|kind| *kind == "money") {
+        return Some(kind.clone());
+    }
+    if field.metadata().get(EXTENSION).map(String::as_str) != Some(ARROW_OPAQUE) {
+        return None;
+    }
+    let details = field.metadata().get(EXTENSION_METADATA).map_or("", String::as_str);
+    let details: serde_json::Value = serde_json::from_str(details).unwrap_or_default();
+    Some(details["type_name"].as_str().unwrap_or_default().to_owned())
+}
+
+fn is_number(field: &Field) -> bool {
+    opaque_type(field).is_some_and(|name| NUMBERS.iter().any(|number| number.eq_ignore_ascii_case(&name)))
 }
 
 /// The type that stands for a column's own; `None` if it cannot be read.
@@ -141,6 +169,7 @@ impl Column {
             DataType::Time64(_) => Self::Time(primitive(&array)),
             DataType::Timestamp(unit, _) => Self::Timestamp(counts(&array, *unit), *unit),
             DataType::LargeUtf8 if extension == Some(ARROW_JSON) => Self::Json(array.as_string().clone()),
+            DataType::LargeUtf8 if is_number(field) => Self::Number(array.as_string().clone()),
             DataType::LargeUtf8 => Self::Text(array.as_string().clone()),
             DataType::LargeBinary if extension == Some(ARROW_UUID) => Self::Uuid(array.as_binary().clone()),
             DataType::LargeBinary => Self::Binary(array.as_binary().clone()),
@@ -182,6 +211,7 @@ impl Column {
             Self::Time(array) => Value::String(time_of_day(array.value(row))),
             Self::Timestamp(array, unit) => Value::Timestamp(micros(array.value(row), *unit)?),
             Self::Text(array) => Value::String(array.value(row).to_owned()),
+            Self::Number(array) => Value::Decimal(array.value(row).parse().map_err(not_a_decimal)?),
             Self::Json(array) => Value::from_json(array.value(row)).map_err(|_| CellFault::InvalidJson)?,
             Self::Binary(array) => Value::Binary(array.value(row).to_vec()),
             Self::Uuid(array) => Value::String(uuid(array.value(row))),
@@ -208,7 +238,7 @@ impl Column {
             Self::Decimal256(array, _) => array.is_null(row),
             Self::Date(array) => array.is_null(row),
             Self::Time(array) => array.is_null(row),
-            Self::Text(array) | Self::Json(array) => array.is_null(row),
+            Self::Text(array) | Self::Number(array) | Self::Json(array) => array.is_null(row),
             Self::Binary(array) | Self::Uuid(array) => array.is_null(row),
             Self::List(nested) | Self::Map(_, nested) => nested.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)),
             Self::Struct(_, nulls) => nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)),
@@ -250,6 +280,13 @@ fn decimal(mantissa: i128, scale: i8) -> Cell {
         if scale < 0 { 10i128.checked_pow(shift).and_then(|unit| mantissa.checked_mul(unit)) } else { Some(mantissa) };
     let scale = u8::try_from(scale.max(0)).map_err(|_| CellFault::TooManyDigits)?;
     whole.and_then(|mantissa| Decimal::new(mantissa, scale).ok()).map(Value::Decimal).ok_or(CellFault::TooManyDigits)
+}
+
+fn not_a_decimal(error: DecimalError) -> CellFault {
+    match error {
+        DecimalError::Syntax => CellFault::NotANumber,
+        _ => CellFault::TooManyDigits,
+    }
 }
 
 fn time_of_day(micros: i64) -> String {

@@ -7,7 +7,7 @@ use larder_types::names::FieldName;
 use larder_types::value::{Value, ValueType};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::column::{can_be_key, is_supported};
+use super::column::{can_be_key, is_supported, opaque_type};
 use super::{Compiled, CompiledField, Mapping, Problem, SourceColumn, cell};
 use crate::liquid::Template;
 use crate::project::{Expression, SyncSpec};
@@ -88,10 +88,14 @@ impl<'a> Compilation<'a> {
         match found.as_slice() {
             [(index, column)] if is_supported(column) => Some(SourceColumn { index: *index, field: (*column).clone() }),
             [(_, column)] => {
-                let kind = column.data_type();
+                let kind = opaque_type(column).filter(|name| !name.is_empty());
+                let kind = kind.unwrap_or_else(|| column.data_type().to_string());
                 self.problem(
                     field,
-                    format!("{what} `{name}` has the type {kind}, which cannot be read; cast it in SQL"),
+                    format!(
+                        "{what} `{name}` has the type {kind}, which cannot be read; cast it in SQL, for example \
+                         `CAST({name} AS VARCHAR)`"
+                    ),
                 );
                 None
             }

@@ -6,7 +6,7 @@
 //! field values. Between the two lies the diff, which drops the rows whose bytes have not changed.
 
 pub(crate) mod cell;
-mod column;
+pub(crate) mod column;
 mod compile;
 #[cfg(test)]
 mod tests;
@@ -107,6 +107,11 @@ impl Mapping {
     #[must_use]
     pub fn columns(&self) -> &[SourceColumn] {
         &self.columns
+    }
+
+    /// Whether the key or a field is made from the column at this place of the source's batches.
+    pub(crate) fn uses(&self, index: usize) -> bool {
+        self.key.index == index || self.columns.iter().any(|column| column.index == index)
     }
 
     /// Stands for the key column and all fields with their types and expressions: mappings that may give the same row

@@ -1,7 +1,7 @@
 //! The tables of keys, held against the parser.
 
 use super::FileKind;
-use super::keys::{Section, Shape};
+use super::keys::{Section, Shape, Variant};
 use super::sheet::taken;
 use super::tests::problems;
 
@@ -10,13 +10,19 @@ fn sections(shape: &Shape, found: &mut Vec<&'static Section>) {
     match shape {
         Shape::List(inner) | Shape::Map(inner) => sections(inner, found),
         Shape::Either(shapes) => shapes.iter().for_each(|shape| sections(shape, found)),
-        Shape::Variant(variant) => variant.cases.iter().for_each(|case| sections(&Shape::Section(case.1), found)),
+        Shape::Variant(variant) => {
+            cases(variant).iter().for_each(|section| sections(&Shape::Section(section), found));
+        }
         Shape::Section(section) if !found.iter().any(|other| other.id == section.id) => {
             found.push(section);
             section.keys.iter().for_each(|key| sections(&key.shape, found));
         }
         _ => {}
     }
+}
+
+fn cases(variant: &'static Variant) -> Vec<&'static Section> {
+    variant.cases.iter().map(|case| case.1).chain(variant.other).collect()
 }
 
 fn all_sections() -> Vec<&'static Section> {
@@ -50,7 +56,9 @@ fn examples_of(shape: &Shape, depth: usize) -> Vec<String> {
             let entries: Vec<String> = entries.map(|(at, value)| format!("x{at}: {value}")).collect();
             format!("{{{}}}", entries.join(", "))
         }
-        Shape::Variant(variant) => return variant.cases.iter().flat_map(|case| examples(case.1, depth)).collect(),
+        Shape::Variant(variant) => {
+            return cases(variant).into_iter().flat_map(|section| examples(section, depth)).collect();
+        }
         Shape::Section(section) if depth < 3 => return examples(section, depth + 1),
         Shape::Section(_) => "x".to_owned(),
         // The last is the most detailed.

@@ -80,6 +80,8 @@ pub(crate) struct Variant {
     pub(crate) tag: &'static str,
     /// The words it may hold, and the keys that go with each.
     pub(crate) cases: &'static [(&'static str, &'static Section)],
+    /// The keys that go with any other text, if there may be one.
+    pub(crate) other: Option<&'static Section>,
 }
 
 /// The words of a table of choices, for [`Shape::Word`].

@@ -11,7 +11,7 @@ use super::node::Node;
 use super::sheet::Sheet;
 use super::sync_file::Known;
 use super::{
-    Problem, Problems, Project, SourceSpec, SyncSpec, cluster, is_plain_name, schedule, source_file, sync_file,
+    Problem, Problems, Project, SourceSpec, SyncSpec, cluster, dbt, is_plain_name, schedule, source_file, sync_file,
 };
 
 const SETTINGS_FILE: &str = "larder.yml";
@@ -30,7 +30,8 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
     let sources = loading.sources();
     let models = loading.models();
     let defaults = settings.as_ref().map(|settings| settings.schedule.clone()).unwrap_or_default();
-    let known = Known { sources: &sources, models: &models, schedule: &defaults };
+    let manifests = dbt::Manifests::default();
+    let known = Known { sources: &sources, models: &models, manifests: &manifests, root, schedule: &defaults };
     let (syncs, broken) = loading.syncs(&known);
     loading.problems.extend(conflicts(&syncs));
     loading.problems.extend(schedule::conflicts(&syncs, &broken));

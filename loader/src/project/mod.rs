@@ -12,6 +12,8 @@
 //! the query this column?) is not known here.
 
 mod cluster;
+mod dbt;
+pub(crate) mod driver;
 mod expression;
 mod guard;
 mod interpolate;
@@ -45,8 +47,10 @@ use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
+pub use driver::DriverSource;
 pub use problem::{Problem, Problems};
 pub use schema::{FileKind, schema};
+pub(crate) use span::write_span;
 pub use tls::{ClientCertificate, TlsFiles};
 
 use self::log::{Redaction, Retention};
@@ -128,6 +132,8 @@ pub enum SourceSpec {
         /// The tables by name.
         tables: BTreeMap<String, FileTable>,
     },
+    /// A database behind an ADBC driver.
+    Driver(Box<DriverSource>),
 }
 
 /// One table made of files.

@@ -1,4 +1,4 @@
-//! What a sync reads: `model` or `table`, and the `params` of a model.
+//! What a sync reads: `model`, `table` or `dbt`, and the `params` of a statement.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::node::{Content, Entry, Node};
 use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
 use super::sync_file::Known;
-use super::{Model, SourceSpec};
+use super::{Model, SourceSpec, dbt};
 use crate::source::statement::table_parts;
 
 /// The types that a parameter may be given, beside the one that its YAML has.
@@ -40,6 +40,19 @@ static PARAM: Section = Section {
     one_of: &[],
 };
 
+pub(super) static DBT: Section = Section {
+    what: "`dbt`",
+    id: "dbt",
+    about: "A model of dbt, as its manifest describes it.",
+    keys: &[
+        Key::required("manifest", Shape::Text, "The manifest that dbt writes: `target/manifest.json`."),
+        Key::required("model", Shape::Text, "The model, snapshot or seed."),
+        Key::optional("package", Shape::Text, "Its dbt package, if several have one of this name."),
+        Key::optional("version", Shape::Scalar, "Its version, if it has some. Default: the latest."),
+    ],
+    one_of: &[],
+};
+
 /// Reads what a sync reads.
 pub(super) fn read(sync: &mut Fields, known: &Known<'_>, sheet: &mut Sheet) -> Option<Model> {
     let params = sync.take("params");
@@ -49,6 +62,10 @@ pub(super) fn read(sync: &mut Fields, known: &Known<'_>, sheet: &mut Sheet) -> O
         None => Some(BTreeMap::new()),
     };
     let (form, node) = sync.take_one()?;
+    if form == "dbt" {
+        let (name, text) = read_dbt(node, known, sheet)?;
+        return Some(Model::Sql { name, text, params: params? });
+    }
     if form == "table" {
         if let Some(line) = params_line {
             sheet.report(line, "`params` belong to the SQL of a `model`; a `table` has none");
@@ -63,6 +80,28 @@ pub(super) fn read(sync: &mut Fields, known: &Known<'_>, sheet: &mut Sheet) -> O
         return None;
     };
     Some(Model::Sql { name, text: text.clone(), params: params? })
+}
+
+/// The name of a dbt model and the SQL that reads it.
+fn read_dbt(node: Node, known: &Known<'_>, sheet: &mut Sheet) -> Option<(String, String)> {
+    let line = node.line;
+    let mut fields = sheet.fields(node, &DBT)?;
+    let manifest = fields.read("manifest", sheet, |node, sheet| sheet.text(node, "manifest"));
+    let model = fields.read("model", sheet, |node, sheet| sheet.text(node, "model"));
+    let package = fields.take("package").map(|node| sheet.text(node, "package"));
+    let version = fields.take("version").and_then(|node| constant(node).ok().flatten());
+    let wanted = dbt::Wanted {
+        model: model?,
+        package: package.map_or(Some(None), |package| package.map(Some))?,
+        version: version.map(|version| version.to_text()),
+    };
+    match known.manifests.sql(&known.root.join(manifest?), &wanted) {
+        Ok(text) => Some((wanted.model, text)),
+        Err(reason) => {
+            sheet.report(line, reason);
+            None
+        }
+    }
 }
 
 /// A table of files must be one that the source names. What tables a database has is known only when it is opened.

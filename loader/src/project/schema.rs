@@ -119,7 +119,7 @@ impl Definitions {
     fn variant(&mut self, variant: &'static Variant) -> Value {
         let tag = variant.tag;
         let words: Vec<&str> = variant.cases.iter().map(|(word, _)| *word).collect();
-        let cases: Vec<Value> = variant
+        let mut cases: Vec<Value> = variant
             .cases
             .iter()
             .map(|(word, section)| {
@@ -127,7 +127,13 @@ impl Definitions {
                 json!({ "if": is_case, "then": self.reference(section) })
             })
             .collect();
-        json!({ "type": "object", "required": [tag], "properties": { tag: word(&words) }, "allOf": cases })
+        let mut tag_shape = word(&words);
+        if let Some(other) = variant.other {
+            let is_other = json!({ "properties": { tag: { "not": { "enum": words } } }, "required": [tag] });
+            cases.push(json!({ "if": is_other, "then": self.reference(other) }));
+            tag_shape = json!({ "anyOf": [{ "enum": words }, { "type": "string" }] });
+        }
+        json!({ "type": "object", "required": [tag], "properties": { tag: tag_shape }, "allOf": cases })
     }
 }
 

@@ -99,8 +99,9 @@ impl Sheet {
         Some(Fields { line: node.line, entries: known, section })
     }
 
-    /// Expects a mapping whose keys depend on the word under one of them, and tells which case it is.
-    pub(super) fn variant(&mut self, node: Node, variant: &'static Variant) -> Option<(&'static str, Fields)> {
+    /// Expects a mapping whose keys depend on the word under one of them, and tells which case it is; `None` stands for
+    /// another text, where that may be.
+    pub(super) fn variant(&mut self, node: Node, variant: &'static Variant) -> Option<(Option<&'static str>, Fields)> {
         let Content::Map(entries) = &node.content else {
             return self.unexpected(&node, &format!("{} must be a mapping", variant.what));
         };
@@ -108,10 +109,15 @@ impl Sheet {
             self.report(node.line, format!("{} lacks the key `{}`", variant.what, variant.tag));
             return None;
         };
+        if let (Content::Text { text, .. }, Some(other)) = (&tag.node.content, variant.other)
+            && variant.cases.iter().all(|case| case.0 != text)
+        {
+            return self.fields_of(node, other, variant.what).map(|fields| (None, fields));
+        }
         let cases: Vec<(&str, _)> = variant.cases.iter().map(|case| (case.0, *case)).collect();
         let (word, section) = self.choice(tag.node.clone(), variant.tag, &cases)?;
         let fields = self.fields_of(node, section, variant.what)?;
-        Some((word, fields))
+        Some((Some(word), fields))
     }
 
     /// Expects a mapping whose keys are free to choose.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::keys::{Key, Section, Shape, Variant, words};
 use super::node::{Content, Node};
 use super::sheet::{Fields, Sheet};
-use super::{ColumnType, FileFormat, FileTable, SourceSpec, is_plain_name};
+use super::{ColumnType, FileFormat, FileTable, SourceSpec, driver, is_plain_name};
 
 const FORMATS: [(&str, FileFormat); 4] = [
     ("parquet", FileFormat::Parquet),
@@ -25,8 +25,12 @@ const TYPES: [(&str, ColumnType); ColumnType::ALL.len()] = {
     types
 };
 
-pub(super) static SOURCE: Variant =
-    Variant { what: "the source", tag: "driver", cases: &[("files", &FILES), ("sqlite", &SQLITE)] };
+pub(super) static SOURCE: Variant = Variant {
+    what: "the source",
+    tag: "driver",
+    cases: &[("files", &FILES), ("sqlite", &SQLITE)],
+    other: Some(&driver::DRIVER),
+};
 
 static FILES: Section = Section {
     what: "the source",
@@ -73,8 +77,10 @@ static TABLE: Section = Section {
 /// Reads a source. Paths in it are taken relative to `root`.
 pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {
     let (driver, mut fields) = sheet.variant(node, &SOURCE)?;
-    if driver == "files" {
-        return read_files(fields, root, sheet);
+    match driver {
+        Some("files") => return read_files(fields, root, sheet),
+        Some(_) => {}
+        None => return driver::read(fields, root, sheet).map(|source| SourceSpec::Driver(Box::new(source))),
     }
     let path = fields.read("path", sheet, |node, sheet| sheet.text(node, "path"))?;
     Some(SourceSpec::Sqlite { path: root.join(path) })

@@ -13,7 +13,7 @@ use super::node::Node;
 use super::schedule::{self, When};
 use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
-use super::{Expression, FieldMapping, OnDuplicate, SourceSpec, SyncSpec, guard, model};
+use super::{Expression, FieldMapping, OnDuplicate, SourceSpec, SyncSpec, dbt, guard, model};
 
 const EXIT_MODES: [(&str, ExitMode); 3] =
     [("keep", ExitMode::Keep), ("clear", ExitMode::Clear), ("delete", ExitMode::Delete)];
@@ -25,6 +25,10 @@ pub(super) struct Known<'a> {
     pub(super) sources: &'a BTreeMap<String, Option<SourceSpec>>,
     /// The models' SQL by name.
     pub(super) models: &'a BTreeMap<String, String>,
+    /// The manifests of dbt, as they are needed.
+    pub(super) manifests: &'a dbt::Manifests,
+    /// The project's folder.
+    pub(super) root: &'a Path,
     /// What `larder.yml` says of schedules.
     pub(super) schedule: &'a schedule::Defaults,
 }
@@ -37,6 +41,7 @@ pub(super) static SYNC: Section = Section {
         Key::required("source", Shape::Text, "The source to read from: a file of sources/ by its name."),
         Key::optional("model", Shape::Text, "The statement to run: a file of models/ by its name."),
         Key::optional("table", Shape::Text, "A table of the source, read as it is."),
+        Key::optional("dbt", Shape::Section(&model::DBT), model::DBT.about),
         Key::optional("params", Shape::Map(&model::PARAM_SHAPE), "Values for the `:name` parameters of the model."),
         Key::required("key", Shape::Text, "The column that holds the primary key."),
         Key::required("collection", Shape::Text, "The collection to write to; the first run makes it."),
@@ -49,7 +54,7 @@ pub(super) static SYNC: Section = Section {
         Key::optional("schedule", schedule::SCHEDULE_SHAPE, schedule::SCHEDULE.about),
         Key::optional("timeout", Shape::Span, "How long a run may take; then it is cancelled."),
     ],
-    one_of: &["model", "table"],
+    one_of: &["model", "table", "dbt"],
 };
 
 /// Reads a sync. What is missing or wrong is reported to `sheet`; the result is complete only if nothing was.

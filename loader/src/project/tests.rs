@@ -307,7 +307,7 @@ fn wrong_sources_and_settings_are_reported() {
         ("larder.yml", "cluster: {url: \"http://a\", key: 5}\n", "`cluster.key` must be a text"),
         ("larder.yml", "cluster: [", "larder.yml:1: "),
         ("sources/w.yml", "path: x\n", "the source lacks the key `driver`"),
-        ("sources/w.yml", "driver: postgres\n", "`driver`: `postgres` is unknown; known: `files`, `sqlite`"),
+        ("sources/w.yml", "driver: postgres\n", "there is no driver `postgres`; did you mean `postgresql`?"),
         ("sources/w.yml", "driver: sqlite\n", "the source lacks the key `path`"),
         ("sources/w.yml", "driver: files\n", "the source lacks the key `tables`"),
         ("sources/w.yml", "driver: files\ntables: {}\n", "sources/w.yml:2: `tables` names no table"),

@@ -159,6 +159,19 @@ impl Client {
         Ok(sync.map_or_else(Known::default, |sync| Known { generation: sync.generation.0, records: sync.records }))
     }
 
+    /// Asks something that only those who may write may ask.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached, or the key may not write this collection.
+    pub(crate) async fn may_write(&self) -> Result<(), PushError> {
+        let url = format!("{}/runs", self.sync_url);
+        match self.call("list the runs of the sync", || self.http.get(&url)).await {
+            // Not there yet, which is told only to those who may write it.
+            Ok(_) | Err(PushError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes sure that the collection and the sync exist as the project says.
     ///
     /// # Errors

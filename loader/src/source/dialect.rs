@@ -1,7 +1,6 @@
 //! Dialects: how databases differ in the little SQL that the loader itself writes.
 
 /// The SQL of one family of databases.
-#[allow(dead_code, reason = "only drivers tell most of them apart")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// SQLite, embedded or through a driver.
@@ -38,7 +37,6 @@ pub(crate) enum Marker {
 }
 
 impl Dialect {
-    #[allow(dead_code, reason = "sources of drivers name their dialect")]
     /// Every dialect with the word that stands for it in a source's `dialect`.
     pub(crate) const ALL: [(&'static str, Self); 10] = [
         ("sqlite", Self::Sqlite),
@@ -53,7 +51,6 @@ impl Dialect {
         ("standard", Self::Standard),
     ];
 
-    #[allow(dead_code, reason = "sources of drivers name their dialect")]
     /// The word that stands for it.
     pub(crate) fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, dialect)| *dialect == self).map_or("standard", |(word, _)| word)

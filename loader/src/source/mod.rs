@@ -1,8 +1,9 @@
 //! Sources: where rows come from.
 //!
-//! Two drivers, both inside this process: an SQLite database opened read-only, and files (Parquet, CSV, NDJSON)
-//! presented as tables. A model that is a table of files streams straight from the files; any other model is SQL that
-//! SQLite runs: for files, the tables that the statement uses are first loaded into a scratch database.
+//! Two drivers are inside this process: an SQLite database opened read-only, and files (Parquet, CSV, NDJSON) presented
+//! as tables. A model that is a table of files streams straight from the files; any other model of theirs is SQL that
+//! SQLite runs: for files, the tables that the statement uses are first loaded into a scratch database. All other
+//! databases are reached through ADBC drivers, each in a process of its own (module `adbc`).
 //!
 //! Invariants:
 //! - rows come in batches of at most `BATCH_ROWS`, so memory is bounded whatever the size of the result;
@@ -11,6 +12,7 @@
 //! - a model reads and can do nothing else;
 //! - messages name files, tables, columns and row numbers, and never show the content of a row.
 
+pub mod adbc;
 mod cells;
 mod columns;
 mod csv_file;

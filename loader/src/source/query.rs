@@ -134,7 +134,7 @@ fn names(connection: &Connection, select: &Statement, guard: &Guard) -> Result<V
     for index in 1..=statement.parameter_count() {
         let name = statement.parameter_name(index).and_then(|name| name.strip_prefix(':'));
         if name.is_none_or(|name| !select.params.contains_key(name)) {
-            return Err(select.fault("a parameter is written `:name`, and its value is in the sync's `params`"));
+            return Err(select.fault("parameters are written `:name`, and their values are in the sync's `params`"));
         }
     }
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();

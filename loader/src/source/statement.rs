@@ -12,6 +12,9 @@ use super::dialect::{Dialect, Marker};
 use super::{Model, SourceError};
 use crate::project::suggest::hint;
 
+/// The words that begin statements that read.
+const QUERY_WORDS: [&str; 5] = ["SELECT", "WITH", "FROM", "VALUES", "TABLE"];
+
 /// A statement and what it is called in messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
@@ -52,14 +55,44 @@ impl Statement {
     }
 
     /// Counts the rows of this statement, by running it inside another.
-    pub(crate) fn counting(&self) -> Self {
+    pub(crate) fn counting(&self, dialect: Dialect) -> Self {
         // The line's end closes a comment at the end of the text.
-        let text = format!("SELECT count(*) AS n FROM (\n{}\n) AS larder_rows", without_semicolon(&self.text));
+        let text = format!("SELECT count(*) AS n FROM (\n{}\n) AS larder_rows", without_semicolon(&self.text, dialect));
         Self { name: self.name.clone(), text, params: self.params.clone() }
     }
 
     pub(super) fn fault(&self, reason: impl Into<String>) -> SourceError {
         SourceError::Statement { model: self.name.clone(), reason: reason.into() }
+    }
+
+    /// Checks that this is one statement that reads, as far as its text tells.
+    ///
+    /// # Errors
+    /// When it is none, more than one, or begins with another word than those that begin queries.
+    pub(crate) fn check_reads(&self, dialect: Dialect) -> Result<(), SourceError> {
+        const EXPECTED: &str = "a model is one SELECT statement";
+        let mut code = String::new();
+        for piece in (Pieces { rest: &self.text, dialect, before: ' ' }) {
+            match piece {
+                Piece::Code(text) => code.push_str(text),
+                Piece::Quoted(_) | Piece::Parameter(_) => code.push('x'),
+                Piece::Comment(_) => code.push(' '),
+            }
+        }
+        let code = code.trim();
+        let code = code.strip_suffix(';').unwrap_or(code).trim();
+        if code.is_empty() {
+            return Err(self.fault(format!("{EXPECTED}, and this is none")));
+        }
+        if code.contains(';') {
+            return Err(self.fault(format!("{EXPECTED}, and this is more than one")));
+        }
+        let code = code.trim_start_matches(|c: char| c == '(' || c.is_whitespace());
+        let word: String = code.chars().take_while(char::is_ascii_alphabetic).collect();
+        if QUERY_WORDS.iter().any(|known| known.eq_ignore_ascii_case(&word)) {
+            return Ok(());
+        }
+        Err(self.fault(format!("{EXPECTED} that only reads, and this begins with `{word}`")))
     }
 
     /// Puts a database's markers where the parameters are.
@@ -137,39 +170,93 @@ fn quoted_part(text: &str) -> Option<(String, Option<&str>)> {
     }
 }
 
-/// The text without the semicolon that may end it.
-pub(crate) fn without_semicolon(text: &str) -> &str {
-    let trimmed = text.trim_end();
-    trimmed.strip_suffix(';').unwrap_or(trimmed)
+/// The text without the semicolon that may end it, before comments perhaps.
+pub(crate) fn without_semicolon(text: &str, dialect: Dialect) -> String {
+    let (mut at, mut last) = (0, None);
+    for piece in (Pieces { rest: text, dialect, before: ' ' }) {
+        let length = match piece {
+            Piece::Code(";") => {
+                last = Some(at);
+                1
+            }
+            Piece::Comment(comment) => comment.len(),
+            Piece::Code(code) if code.trim().is_empty() => code.len(),
+            Piece::Code(other) | Piece::Quoted(other) => {
+                last = None;
+                other.len()
+            }
+            Piece::Parameter(name) => {
+                last = None;
+                1 + name.len()
+            }
+        };
+        at += length;
+    }
+    match last {
+        Some(at) => format!("{}{}", &text[..at], &text[at + 1..]),
+        None => text.to_owned(),
+    }
 }
 
 /// Writes what `marker` says in the place of each parameter.
 pub(super) fn replace(text: &str, dialect: Dialect, mut marker: impl FnMut(&str) -> String) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut before = ' ';
-    while let Some(c) = rest.chars().next() {
-        let end = match c {
-            '\'' | '"' | '`' => quoted_end(rest, c, dialect, before),
-            '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => comment_end(rest),
-            '$' if dialect.has_dollar_quotes() => dollar_end(rest).unwrap_or(1),
-            ':' if !ends_value(before) => match parameter(&rest[1..]) {
-                Some(name) => {
-                    out.push_str(&marker(name));
-                    rest = &rest[1 + name.len()..];
-                    before = 'x';
-                    continue;
-                }
-                None => 1,
-            },
-            c => c.len_utf8(),
-        };
-        out.push_str(&rest[..end]);
-        before = rest[..end].chars().next_back().unwrap_or(before);
-        rest = &rest[end..];
+    for piece in (Pieces { rest: text, dialect, before: ' ' }) {
+        match piece {
+            Piece::Parameter(name) => out.push_str(&marker(name)),
+            Piece::Code(text) | Piece::Quoted(text) | Piece::Comment(text) => out.push_str(text),
+        }
     }
     out
+}
+
+/// A piece of SQL.
+enum Piece<'a> {
+    /// A character that means something.
+    Code(&'a str),
+    /// A text or name with its quotes.
+    Quoted(&'a str),
+    Comment(&'a str),
+    /// The name of a parameter, without its colon.
+    Parameter(&'a str),
+}
+
+/// SQL taken into pieces.
+struct Pieces<'a> {
+    rest: &'a str,
+    dialect: Dialect,
+    /// The last character before `rest`.
+    before: char,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        let text = self.rest;
+        let c = text.chars().next()?;
+        if c == ':'
+            && !ends_value(self.before)
+            && let Some(name) = parameter(&text[1..])
+        {
+            (self.rest, self.before) = (&text[1 + name.len()..], 'x');
+            return Some(Piece::Parameter(name));
+        }
+        let (end, wrap): (usize, fn(&'a str) -> Piece<'a>) = match c {
+            '\'' | '"' | '`' => (quoted_end(text, c, self.dialect, self.before), Piece::Quoted),
+            '-' if text.starts_with("--") => (text.find('\n').unwrap_or(text.len()), Piece::Comment),
+            '/' if text.starts_with("/*") => (comment_end(text), Piece::Comment),
+            '$' if self.dialect.has_dollar_quotes() => match dollar_end(text) {
+                Some(end) => (end, Piece::Quoted),
+                None => (1, Piece::Code),
+            },
+            c => (c.len_utf8(), Piece::Code),
+        };
+        let (piece, rest) = text.split_at(end);
+        self.before = piece.chars().next_back().unwrap_or(self.before);
+        self.rest = rest;
+        Some(wrap(piece))
+    }
 }
 
 /// Whether a colon after this belongs to what is before it. A second colon makes a cast.
@@ -277,6 +364,31 @@ mod tests {
     }
 
     #[test]
+    fn only_one_statement_that_reads_is_a_model() {
+        for text in [
+            "SELECT 1",
+            "-- one\n/* ; */ (select ';' /* ; */) ; -- end",
+            "WITH a AS (SELECT 1) SELECT * FROM a;",
+            "FROM 'x.parquet'",
+            "SELECT $$;$$",
+        ] {
+            assert!(statement(text, &[]).check_reads(Dialect::DuckDb).is_ok(), "{text}");
+        }
+        for (text, expected) in [
+            ("", "this is none"),
+            (" ; -- x", "this is none"),
+            ("SELECT 1; SELECT 2", "more than one"),
+            ("SELECT 'a'; DROP TABLE t;", "more than one"),
+            ("DELETE FROM t", "begins with `DELETE`"),
+            ("/* SELECT */ COPY t TO 'f'", "begins with `COPY`"),
+            ("'SELECT'", "begins with `x`"),
+        ] {
+            let error = statement(text, &[]).check_reads(Dialect::Postgres).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn names_and_values_must_match() {
         let error = statement("SELECT :sicne", &["since"]).bind(Dialect::Postgres).unwrap_err().to_string();
         assert!(error.contains("`:sicne`") && error.contains("did you mean `since`"), "{error}");
@@ -301,7 +413,13 @@ mod tests {
 
     #[test]
     fn rows_are_counted_whatever_ends_the_statement() {
-        let text = statement("SELECT 1 -- one\n;  ", &[]).counting().text;
-        assert_eq!(text, "SELECT count(*) AS n FROM (\nSELECT 1 -- one\n\n) AS larder_rows");
+        for (text, inside) in [
+            ("SELECT 1 -- one\n;  ", "SELECT 1 -- one\n  "),
+            ("SELECT ':;' ; -- all;", "SELECT ':;'  -- all;"),
+            ("SELECT 1", "SELECT 1"),
+        ] {
+            let text = statement(text, &[]).counting(Dialect::Postgres).text;
+            assert_eq!(text, format!("SELECT count(*) AS n FROM (\n{inside}\n) AS larder_rows"));
+        }
     }
 }

@@ -9,6 +9,7 @@ use arrow_array::types::Int64Type;
 use arrow_cast::cast;
 use arrow_schema::{DataType, SchemaRef};
 
+use super::adbc::Adbc;
 use super::dialect::Dialect;
 use super::statement::Statement;
 use super::{RowStream, SourceError, query};
@@ -52,6 +53,7 @@ pub(crate) trait Warehouse: Send + Sync {
 pub(crate) fn warehouse(spec: &SourceSpec) -> Result<Option<Box<dyn Warehouse>>, SourceError> {
     match spec {
         SourceSpec::Sqlite { path } => Ok(Some(Box::new(query::Database::new(path)))),
+        SourceSpec::Driver(source) => Ok(Some(Box::new(Adbc::new(source)?))),
         SourceSpec::Files { .. } => Ok(None),
     }
 }
@@ -62,7 +64,7 @@ pub(crate) fn warehouse(spec: &SourceSpec) -> Result<Option<Box<dyn Warehouse>>,
 /// # Errors
 /// As [`Warehouse::query`], and when the answer is not one number.
 pub(crate) fn count(warehouse: &dyn Warehouse, model: &Model) -> Result<u64, SourceError> {
-    let statement = Statement::of(model, warehouse.dialect()).counting();
+    let statement = Statement::of(model, warehouse.dialect()).counting(warehouse.dialect());
     let fault = || statement.fault("counting its rows gave no number");
     let mut number = None;
     for batch in warehouse.query(&statement)?.batches {

@@ -1,5 +1,6 @@
 //! The loader: queries a warehouse, finds what changed, shapes rows into fields and pushes them to a cluster.
 
+pub mod cancel;
 pub mod cli;
 mod diff;
 mod http;

@@ -6,14 +6,13 @@ use serde::Serialize;
 
 use super::output::{complain, say};
 use super::say_json;
-use crate::project::{Project, SourceSpec};
+use crate::project::{Cluster, DestinationName, Project, SourceSpec};
 use crate::push::client::Client;
 use crate::push::retry::RetryPolicy;
 use crate::run::ExitClass;
 use crate::source;
 use crate::source::adbc::Adbc;
 
-const DESTINATION: &str = "main";
 /// A person waits: two or three attempts.
 const PATIENCE: RetryPolicy =
     RetryPolicy { first: Duration::from_millis(200), cap: Duration::from_secs(1), budget: Duration::from_secs(3) };
@@ -34,11 +33,16 @@ pub(super) fn debug(project: &Project, name: Option<&str>, json: bool) -> ExitCl
     for (source, spec) in project.sources.iter().filter(|(source, _)| is_wanted(source)) {
         check_source(project, source, spec, &mut checks);
     }
-    if is_wanted(DESTINATION) {
-        check_destination(project, &mut checks);
+    for (destination, cluster) in project.clusters.iter().filter(|(name, _)| is_wanted(name.as_str())) {
+        check_destination(project, destination, cluster, &mut checks);
     }
     if checks.is_empty() {
-        let names: Vec<&str> = project.sources.keys().map(String::as_str).chain([DESTINATION]).collect();
+        let names: Vec<&str> = project
+            .sources
+            .keys()
+            .map(String::as_str)
+            .chain(project.clusters.keys().map(DestinationName::as_str))
+            .collect();
         let hint = crate::project::suggest::hint(name.unwrap_or_default(), names.iter().copied());
         complain(format_args!("error: there is no source or destination of this name; {hint}"));
         return ExitClass::Config;
@@ -100,9 +104,10 @@ fn check_source(project: &Project, name: &str, spec: &SourceSpec, checks: &mut V
     }
 }
 
-/// The cluster as each sync would use it: it answers, takes the key for writing, and no other sync owns the fields.
-fn check_destination(project: &Project, checks: &mut Vec<Check>) {
-    let subject = format!("destination {DESTINATION}");
+/// A cluster as each sync that feeds it would use it: it answers, takes the key for writing, and no other sync owns the
+/// fields.
+fn check_destination(project: &Project, name: &DestinationName, cluster: &Cluster, checks: &mut Vec<Check>) {
+    let subject = format!("destination {name}");
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -110,8 +115,8 @@ fn check_destination(project: &Project, checks: &mut Vec<Check>) {
             return;
         }
     };
-    for sync in project.syncs.values() {
-        let asked = Client::new(&project.cluster, sync, PATIENCE).and_then(|client| {
+    for sync in project.syncs.values().filter(|sync| sync.destinations.contains(name)) {
+        let asked = Client::new(cluster, sync, PATIENCE).and_then(|client| {
             let known = runtime.block_on(client.look(sync))?;
             runtime.block_on(client.may_write()).map(|()| known)
         });

@@ -49,16 +49,20 @@ pub(super) fn rejects(project: &Project, id: &str, json: bool) -> ExitClass {
             return error.exit_class();
         }
     };
-    for rejection in &rejections {
+    // With one destination its name says nothing.
+    let is_shared = rejections.iter().any(|row| row.destination != rejections[0].destination);
+    for row in &rejections {
         if json {
-            say_json(rejection);
+            say_json(row);
             continue;
         }
+        let rejection = &row.rejection;
+        let destination = if is_shared { format!("{}: ", row.destination) } else { String::new() };
         let key = rejection.key.as_ref().map(|key| format!("key {key}")).unwrap_or_default();
         let row = rejection.row.map(|row| format!("row {row}")).unwrap_or_default();
         let field = rejection.field.as_ref().map(|field| format!("field `{field}`")).unwrap_or_default();
         let place: Vec<String> = [row, key, field].into_iter().filter(|part| !part.is_empty()).collect();
-        say(format_args!("{}: {} ({})", place.join(", "), rejection.message, rejection.code));
+        say(format_args!("{destination}{}: {} ({})", place.join(", "), rejection.message, rejection.code));
     }
     if rejections.is_empty() && !json {
         complain("no row of this run was rejected");

@@ -29,7 +29,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::project::suggest::hint;
 use crate::project::{FileKind, Problem, Project, SyncSpec};
-use crate::run::ExitClass;
+use crate::run::{ExitClass, RunOptions};
 use output::{complain, say};
 
 const ENVIRONMENT: &str = "\
@@ -197,8 +197,8 @@ fn dispatch(command: Command) -> ExitClass {
             with_syncs(project, &syncs, |syncs| plan::plan(project, syncs, full, samples, shown.json))
         }),
         Command::Run { syncs, full, accept_removals, shown } => with_project(&shown.project.project, |project| {
-            let options = crate::run::RunOptions { full, accept_removals };
-            with_syncs(project, &syncs, |syncs| run::run(project, syncs, options, shown.json))
+            let options = RunOptions { full, accept_removals, ..RunOptions::default() };
+            with_syncs(project, &syncs, |syncs| run::run(project, syncs, &options, shown.json))
         }),
         Command::History { sync, limit, shown } => with_project(&shown.project.project, |project| {
             let named: Vec<String> = sync.into_iter().collect();

@@ -80,6 +80,12 @@ impl Progress for Watch {
         }
     }
 
+    fn extend(&self, more: u64) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.inc_length(more);
+        }
+    }
+
     fn advance(&self, more: u64) {
         match &self.shown {
             Shown::Bar(bar) => bar.inc(more),

@@ -6,8 +6,9 @@ use super::output::{blocked, complain, counts, duration, rows, say};
 use super::plan::rejection_line;
 use super::progress::Watch;
 use super::{say_json, worst};
+use crate::observe::Unobserved;
 use crate::project::{Project, SyncSpec};
-use crate::run::{self, ExitClass, Outcome, RunError, RunOptions, RunReport};
+use crate::run::{self, Audience, DeliveryReport, ExitClass, Outcome, RunError, RunOptions, RunReport};
 
 /// Rejected rows that are shown; all of them are in the history.
 const SHOWN_REJECTIONS: usize = 5;
@@ -22,14 +23,10 @@ struct Line<'a> {
 }
 
 /// Runs the syncs one after the other; one that fails does not keep the others from running.
-pub(super) fn run(project: &Project, syncs: &[&SyncSpec], options: RunOptions, json: bool) -> ExitClass {
-    if project.cluster.key.0.is_empty() {
-        complain("error: `cluster.key` of larder.yml is empty; set the variable that it names");
-        return ExitClass::Config;
-    }
+pub(super) fn run(project: &Project, syncs: &[&SyncSpec], options: &RunOptions, json: bool) -> ExitClass {
     worst(syncs.iter().map(|sync| {
         let watch = Watch::new(sync.name.as_str(), !json);
-        let result = run::run(project, &sync.name, options, &watch);
+        let result = run::run(project, &sync.name, options, Audience { progress: &watch, observer: &Unobserved });
         drop(watch);
         let exit = result.as_ref().map_or_else(RunError::exit_class, RunReport::exit_class);
         let report = result.as_ref().map_or_else(RunError::report, Some);
@@ -51,10 +48,19 @@ fn print(sync: &SyncSpec, report: Option<&RunReport>, error: Option<&str>) {
         complain(format_args!("{}: error: {error}", sync.name));
     }
     if let Some(report) = report {
+        if report.deliveries.len() > 1 {
+            report.deliveries.iter().for_each(print_delivery);
+        }
         let counts = if report.outcome == Outcome::Blocked { blocked(&report.rows) } else { counts(&report.rows) };
         let swept = if report.swept > 0 { format!(" swept {}", rows(report.swept)) } else { String::new() };
         say(format_args!("{}: {counts}{swept} in {}", report.sync, duration(report.seconds)));
     }
+}
+
+fn print_delivery(delivery: &DeliveryReport) {
+    let counts = if delivery.outcome == Outcome::Blocked { blocked(&delivery.rows) } else { counts(&delivery.rows) };
+    let swept = if delivery.swept > 0 { format!(" swept {}", rows(delivery.swept)) } else { String::new() };
+    say(format_args!("  {}: {} {counts}{swept}", delivery.destination, delivery.outcome.as_str()));
 }
 
 fn remarks(report: &RunReport) {

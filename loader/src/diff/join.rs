@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::hash::RowHash;
 use super::snapshot::{Snapshot, SnapshotError};
 use super::spill::{Parts, Records, Spill, SpillError, Spilled};
 use super::{RowRecord, put_key, take, take_key};
+use crate::cancel::Cancel;
 
 /// Examples that are kept of each kind of trouble.
 pub(crate) const MAX_EXAMPLES: usize = 10;
@@ -22,15 +24,28 @@ pub(crate) enum Change {
     Unchanged = 4,
 }
 
+/// What it means that a key which was acknowledged does not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Absence {
+    /// Its row has left the query.
+    #[default]
+    Removed,
+    /// Nothing: only some of the rows were asked for.
+    #[allow(dead_code, reason = "runs that ask for some rows only are being written")]
+    Unknown,
+}
+
 /// How to join.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct JoinOptions {
+pub(crate) struct JoinOptions<'a> {
     /// Nothing that was acknowledged is to be relied on: every row counts as changed.
     pub(crate) resend: bool,
     /// Give unchanged rows too.
     pub(crate) all: bool,
+    pub(crate) absence: Absence,
     /// Bytes of changes held in memory.
     pub(crate) budget: usize,
+    pub(crate) cancel: &'a Cancel,
 }
 
 /// What was found.
@@ -74,6 +89,9 @@ pub(crate) enum DiffError {
     /// See [`SnapshotError`].
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The join was cancelled.
+    #[error("cancelled")]
+    Cancelled,
     /// A spilled row does not read back.
     #[error("a temporary file was damaged while it was in use")]
     Record,
@@ -86,15 +104,16 @@ struct Slot {
     rows: u32,
 }
 
-/// Joins the rows that came in with those that were acknowledged.
+/// Joins the rows that came in with those that were acknowledged. Whoever has the rows to itself frees each part when it
+/// is done with it.
 ///
 /// # Errors
 /// When a file cannot be read or written, or is damaged.
 pub(crate) fn join(
-    mut rows: Spilled,
+    mut rows: Arc<Spilled>,
     old: Option<&Snapshot>,
     dir: &Path,
-    options: JoinOptions,
+    options: JoinOptions<'_>,
 ) -> Result<Diff, DiffError> {
     let mut joiner = Joiner {
         options,
@@ -112,23 +131,30 @@ pub(crate) fn join(
     };
     let mut slots = HashMap::new();
     for part in 0..rows.parts().get() {
+        if options.cancel.why().is_some() {
+            return Err(DiffError::Cancelled);
+        }
         slots.clear();
         joiner.gather(&rows, part, old, &mut slots)?;
         joiner.compare(rows.records(part), &slots)?;
-        joiner.remove(&slots)?;
-        rows.forget(part);
+        if options.absence == Absence::Removed {
+            joiner.remove(&slots)?;
+        }
+        if let Some(rows) = Arc::get_mut(&mut rows) {
+            rows.forget(part);
+        }
     }
     joiner.diff.changes = joiner.changes.finish();
     Ok(joiner.diff)
 }
 
-struct Joiner {
-    options: JoinOptions,
+struct Joiner<'a> {
+    options: JoinOptions<'a>,
     changes: Spill,
     diff: Diff,
 }
 
-impl Joiner {
+impl Joiner<'_> {
     /// First pass over a part: its keys, old and new.
     fn gather(
         &mut self,

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::join::{Change, Diff, DiffError, JoinOptions, join};
+use super::join::{Absence, Change, Diff, DiffError, JoinOptions, join};
 use super::snapshot::{Header, Snapshot, SnapshotError, SnapshotWriter, damage};
 use super::spill::Parts;
 use super::*;
+use crate::cancel::{Cancel, Why};
 
 fn secret() -> HashSecret {
     HashSecret::from_bytes(std::array::from_fn(|at| u8::try_from(at * 37 % 251).unwrap()))
@@ -52,7 +54,7 @@ fn changes(diff: &Diff) -> BTreeSet<(Change, String, Vec<u8>)> {
 fn model(
     old: &BTreeMap<String, RowHash>,
     new: &[(String, Vec<u8>)],
-    options: JoinOptions,
+    options: JoinOptions<'_>,
 ) -> BTreeSet<(Change, String, Vec<u8>)> {
     let mut expected = BTreeSet::new();
     for (key, cells) in new {
@@ -67,6 +69,9 @@ fn model(
         if change != Change::Unchanged || options.all {
             expected.insert((change, key.clone(), cells.clone()));
         }
+    }
+    if options.absence == Absence::Unknown {
+        return expected;
     }
     let gone = old.keys().filter(|key| new.iter().all(|(other, _)| other != *key));
     expected.extend(gone.map(|key| (Change::Removed, key.clone(), Vec::new())));
@@ -88,7 +93,7 @@ proptest! {
         unknown in proptest::collection::vec(0..60u16, 0..5),
         parts in (0..5u32, 0..5u32),
         budget in prop_oneof![Just(0usize), Just(100), Just(1 << 20)],
-        (resend, all) in (any::<bool>(), any::<bool>()),
+        (resend, all, partial, shared) in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let mut old: BTreeMap<String, RowHash> =
@@ -99,8 +104,12 @@ proptest! {
         let snapshot = snapshot(dir.path(), 1 << parts.0, &old);
         let spilled = intake(dir.path(), 1 << parts.1, budget, &after);
         prop_assert_eq!(spilled.is_on_disk(), budget < (1 << 20) && after.iter().map(|(k, c)| 30 + k.len() + c.len()).sum::<usize>() > budget);
-        let options = JoinOptions { resend, all, budget };
-        let diff = join(spilled, Some(&snapshot), dir.path(), options).unwrap();
+        let absence = if partial { Absence::Unknown } else { Absence::Removed };
+        let never = Cancel::default();
+        let options = JoinOptions { resend, all, absence, budget, cancel: &never };
+        let rows = Arc::new(spilled);
+        let _other = shared.then(|| Arc::clone(&rows));
+        let diff = join(rows, Some(&snapshot), dir.path(), options).unwrap();
         let expected = model(&old, &after, options);
         prop_assert_eq!(changes(&diff), expected);
         let count = |change| model(&old, &after, JoinOptions { all: true, ..options }).iter().filter(|c| c.0 == change).count() as u64;
@@ -113,7 +122,18 @@ proptest! {
     }
 }
 
-const PLAIN: JoinOptions = JoinOptions { resend: false, all: false, budget: 1 << 20 };
+fn plain(cancel: &Cancel) -> JoinOptions<'_> {
+    JoinOptions { resend: false, all: false, absence: Absence::Removed, budget: 1 << 20, cancel }
+}
+
+#[test]
+fn a_cancelled_join_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let cancel = Cancel::default();
+    cancel.cancel(Why::Asked);
+    let result = join(Arc::new(intake(dir.path(), 4, 0, &[])), None, dir.path(), plain(&cancel));
+    assert!(matches!(result, Err(DiffError::Cancelled)));
+}
 
 #[test]
 fn duplicates_are_named_with_their_rows_and_do_not_count_as_removed() {
@@ -121,7 +141,8 @@ fn duplicates_are_named_with_their_rows_and_do_not_count_as_removed() {
     let rows: Vec<(String, Vec<u8>)> =
         ["a", "b", "a", "c", "a"].iter().map(|key| ((*key).to_owned(), key.as_bytes().to_vec())).collect();
     let old = snapshot(dir.path(), 1, &BTreeMap::from([("a".to_owned(), secret().row(b"a"))]));
-    let diff = join(intake(dir.path(), 4, 0, &rows), Some(&old), dir.path(), PLAIN).unwrap();
+    let diff =
+        join(Arc::new(intake(dir.path(), 4, 0, &rows)), Some(&old), dir.path(), plain(&Cancel::default())).unwrap();
     assert_eq!((diff.added, diff.removed, diff.duplicate_rows), (2, 0, 3));
     assert_eq!(diff.duplicates, [join::Duplicate([1, 3])]);
 }
@@ -130,7 +151,8 @@ fn duplicates_are_named_with_their_rows_and_do_not_count_as_removed() {
 fn examples_of_duplicates_are_few_and_their_count_is_exact() {
     let dir = tempfile::tempdir().unwrap();
     let rows: Vec<(String, Vec<u8>)> = (0..100).map(|n| (format!("k{}", n % 50), vec![])).collect();
-    let diff = join(intake(dir.path(), 1, 1 << 20, &rows), None, dir.path(), PLAIN).unwrap();
+    let diff =
+        join(Arc::new(intake(dir.path(), 1, 1 << 20, &rows)), None, dir.path(), plain(&Cancel::default())).unwrap();
     assert_eq!((diff.duplicates.len(), diff.duplicate_rows), (join::MAX_EXAMPLES, 100));
 }
 
@@ -143,9 +165,9 @@ fn every_damaged_byte_of_a_state_file_is_found() {
     let size = std::fs::metadata(&path).unwrap().len();
     for at in 0..size {
         damage(&path, at);
-        let result = Snapshot::open(&path)
-            .map_err(DiffError::from)
-            .and_then(|old| join(intake(dir.path(), 2, 0, &[]), Some(&old), dir.path(), PLAIN));
+        let result = Snapshot::open(&path).map_err(DiffError::from).and_then(|old| {
+            join(Arc::new(intake(dir.path(), 2, 0, &[])), Some(&old), dir.path(), plain(&Cancel::default()))
+        });
         assert!(matches!(result, Err(DiffError::Snapshot(_))), "byte {at} of {size}");
         damage(&path, at);
     }

@@ -29,6 +29,7 @@ fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
         key: "id".into(),
         collection: "c".parse().unwrap(),
         primary_index: None,
+        destinations: Vec::new(),
         fields: fields
             .into_iter()
             .map(|(name, kind, from)| FieldMapping { name: FieldName::new(name).unwrap(), kind, from })

@@ -1,6 +1,14 @@
-//! `larder.yml`: where the cluster is and where state is kept.
+//! `larder.yml`: where the clusters are and where state is kept.
+//!
+//! `cluster: {…}` is short for `clusters: {main: {…}}`. The name of a cluster is that of its destination: state is kept
+//! under it, so a cluster that is renamed is a new one.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use larder_types::names::CollectionName;
+use serde::Serialize;
 
 use super::keys::{Key, Section, Shape};
 use super::log::{self, Redaction, Retention};
@@ -11,6 +19,9 @@ use super::serve::{self, Serve};
 use super::sheet::Sheet;
 use super::{Cluster, Secret, TlsFiles, tls};
 
+/// The destination of a project that has one cluster and gives it no name.
+const MAIN: &str = "main";
+
 /// Where state is kept unless `state` says otherwise.
 const DEFAULT_STATE: &str = ".larder";
 /// How the address of a cluster begins that does not speak TLS.
@@ -19,9 +30,10 @@ const PLAIN: &str = "http://";
 pub(super) static SETTINGS: Section = Section {
     what: "larder.yml",
     id: "settings",
-    about: "Where the cluster is and where state is kept.",
+    about: "Where the clusters are and where state is kept.",
     keys: &[
-        Key::required("cluster", Shape::Section(&CLUSTER), CLUSTER.about),
+        Key::optional("cluster", Shape::Section(&CLUSTER), CLUSTER.about),
+        Key::optional("clusters", Shape::Map(&Shape::Section(&CLUSTER)), "Several clusters, each by a name."),
         Key::optional("state", Shape::Text, "The folder for what the loader remembers. Default `.larder`."),
         Key::optional("schedule", Shape::Section(&schedule::DEFAULTS), schedule::DEFAULTS.about),
         Key::optional("serve", Shape::Section(&serve::SERVE), serve::SERVE.about),
@@ -29,11 +41,11 @@ pub(super) static SETTINGS: Section = Section {
         Key::optional("retention", Shape::Section(&log::RETENTION), log::RETENTION.about),
         Key::optional("redact", log::REDACT, log::REDACTION.about),
     ],
-    one_of: &[],
+    one_of: &["cluster", "clusters"],
 };
 
 static CLUSTER: Section = Section {
-    what: "`cluster`",
+    what: "the cluster",
     id: "cluster",
     about: "The cluster that records are sent to.",
     keys: &[
@@ -45,9 +57,43 @@ static CLUSTER: Section = Section {
     one_of: &[],
 };
 
+/// The name of a cluster that syncs feed: 1 to 64 of `A-Z a-z 0-9 _ -`. State folders are named so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct DestinationName(Box<str>);
+
+impl DestinationName {
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn new(text: &str) -> Result<Self, String> {
+        CollectionName::new(text).map_err(|_| "a destination's name must be 1 to 64 of A-Z a-z 0-9 _ -".to_owned())?;
+        // Files beside the folders of the destinations, now or in an earlier format.
+        if text == "lock" || text == "journal" || text.starts_with("snapshot-") {
+            return Err(format!("`{text}` is the name of a state file; give the destination another name"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// That of the only cluster of a project which gives it no name.
+    pub(crate) fn main() -> Self {
+        Self(MAIN.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DestinationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What `larder.yml` says.
 pub(super) struct Settings {
-    pub(super) cluster: Cluster,
+    pub(super) clusters: BTreeMap<DestinationName, Cluster>,
     /// As written; relative to the project's folder.
     pub(super) state: PathBuf,
     pub(super) schedule: Defaults,
@@ -63,7 +109,12 @@ pub(super) struct Settings {
 pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<Settings> {
     let mut fields = sheet.fields(node, &SETTINGS)?;
     let mut warnings = Vec::new();
-    let cluster = fields.read("cluster", sheet, |node, sheet| read_cluster(node, root, sheet, &mut warnings));
+    let clusters = match fields.take_one() {
+        Some(("clusters", node)) => read_clusters(node, root, sheet, &mut warnings),
+        Some((_, node)) => read_cluster(node, "cluster", root, sheet, &mut warnings)
+            .map(|cluster| BTreeMap::from([(DestinationName::main(), cluster)])),
+        None => None,
+    };
     let state = match fields.take("state") {
         Some(node) => sheet.text(node, "state")?,
         None => DEFAULT_STATE.to_owned(),
@@ -73,12 +124,45 @@ pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<Setting
     let push = fields.read("push", sheet, push::read).unwrap_or_default();
     let retention = fields.read("retention", sheet, log::read_retention).unwrap_or_default();
     let redaction = fields.read("redact", sheet, log::read_redaction).unwrap_or_default();
-    Some(Settings { cluster: cluster?, state: state.into(), schedule, serve, push, retention, redaction, warnings })
+    Some(Settings { clusters: clusters?, state: state.into(), schedule, serve, push, retention, redaction, warnings })
 }
 
-fn read_cluster(node: Node, root: &Path, sheet: &mut Sheet, warnings: &mut Vec<(u32, String)>) -> Option<Cluster> {
+fn read_clusters(
+    node: Node,
+    root: &Path,
+    sheet: &mut Sheet,
+    warnings: &mut Vec<(u32, String)>,
+) -> Option<BTreeMap<DestinationName, Cluster>> {
+    let line = node.line;
+    let mut clusters = BTreeMap::new();
+    for entry in sheet.entries(node, "clusters")? {
+        let name = match DestinationName::new(&entry.key) {
+            Ok(name) => name,
+            Err(error) => {
+                sheet.report(entry.line, error);
+                continue;
+            }
+        };
+        if let Some(cluster) = read_cluster(entry.node, &format!("clusters.{name}"), root, sheet, warnings) {
+            clusters.insert(name, cluster);
+        }
+    }
+    if clusters.is_empty() && sheet.is_clean() {
+        sheet.report(line, "`clusters` is empty: name one cluster at least");
+    }
+    Some(clusters)
+}
+
+/// Reads the cluster that stands at `place`.
+fn read_cluster(
+    node: Node,
+    place: &str,
+    root: &Path,
+    sheet: &mut Sheet,
+    warnings: &mut Vec<(u32, String)>,
+) -> Option<Cluster> {
     let mut fields = sheet.fields(node, &CLUSTER)?;
-    let url = fields.read("url", sheet, |node, sheet| sheet.parsed(node, "cluster.url", check_url));
+    let url = fields.read("url", sheet, |node, sheet| sheet.parsed(node, &format!("{place}.url"), check_url));
     let key = fields.take("key");
     let line = fields.line();
     let tls = tls::read(&mut fields, root, sheet);
@@ -94,20 +178,22 @@ fn read_cluster(node: Node, root: &Path, sheet: &mut Sheet, warnings: &mut Vec<(
             // A key read from a file brings the line's end along.
             let text = text.trim_end().to_owned();
             if !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-                let message = "`cluster.key` holds a character that is not printable ASCII, which no request can carry";
+                let message =
+                    format!("`{place}.key` holds a character that is not printable ASCII, which no request can carry");
                 sheet.report(node.line, message);
                 return None;
             }
             if text.is_empty() {
-                let message = "`cluster.key` is empty: syncs can be validated and planned, but not run";
-                warnings.push((node.line, message.to_owned()));
+                let message = format!("`{place}.key` is empty: syncs can be validated and planned, but not run");
+                warnings.push((node.line, message));
             } else if !from_variable {
-                let message = "`cluster.key` is written out here; keep secrets out of files: `key: \"${LARDER_KEY}\"`";
-                warnings.push((node.line, message.to_owned()));
+                let message =
+                    format!("`{place}.key` is written out here; keep secrets out of files: `key: \"${{LARDER_KEY}}\"`");
+                warnings.push((node.line, message));
             }
             Some(text)
         }
-        _ => sheet.expected(&node, "cluster.key", "a text"),
+        _ => sheet.expected(&node, &format!("{place}.key"), "a text"),
     });
     Some(Cluster { url: url?, key: Secret(key?), tls: tls? })
 }

@@ -11,7 +11,8 @@ use super::node::Node;
 use super::sheet::Sheet;
 use super::sync_file::Known;
 use super::{
-    Problem, Problems, Project, SourceSpec, SyncSpec, cluster, dbt, is_plain_name, schedule, source_file, sync_file,
+    DestinationName, Problem, Problems, Project, SourceSpec, SyncSpec, cluster, dbt, is_plain_name, schedule,
+    source_file, sync_file,
 };
 
 const SETTINGS_FILE: &str = "larder.yml";
@@ -31,7 +32,16 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
     let models = loading.models();
     let defaults = settings.as_ref().map(|settings| settings.schedule.clone()).unwrap_or_default();
     let manifests = dbt::Manifests::default();
-    let known = Known { sources: &sources, models: &models, manifests: &manifests, root, schedule: &defaults };
+    let clusters: Option<Vec<DestinationName>> =
+        settings.as_ref().map(|settings| settings.clusters.keys().cloned().collect());
+    let known = Known {
+        sources: &sources,
+        models: &models,
+        manifests: &manifests,
+        root,
+        schedule: &defaults,
+        clusters: clusters.as_deref(),
+    };
     let (syncs, broken) = loading.syncs(&known);
     loading.problems.extend(conflicts(&syncs));
     loading.problems.extend(schedule::conflicts(&syncs, &broken));
@@ -44,7 +54,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
     warnings.extend(schedule::over(&syncs, jiff::Timestamp::now()));
     Ok(Project {
         root: root.to_path_buf(),
-        cluster: settings.cluster,
+        clusters: settings.clusters,
         state_dir: root.join(settings.state),
         sources: sources.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
         syncs: syncs.into_iter().map(|sync| (sync.name.clone(), sync)).collect(),

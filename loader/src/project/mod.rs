@@ -47,6 +47,7 @@ use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
+pub use cluster::DestinationName;
 pub use driver::DriverSource;
 pub use problem::{Problem, Problems};
 pub use schema::{FileKind, schema};
@@ -63,8 +64,8 @@ use self::serve::Serve;
 pub struct Project {
     /// The project's folder.
     pub root: PathBuf,
-    /// Where the cluster is and how to reach it.
-    pub cluster: Cluster,
+    /// The clusters that syncs may feed, by the name of the destination. There is one at least.
+    pub clusters: BTreeMap<DestinationName, Cluster>,
     /// Where state is kept; relative paths were resolved against `root`.
     pub state_dir: PathBuf,
     /// The sources by name.
@@ -98,7 +99,7 @@ fn is_plain_name(name: &str) -> bool {
     CollectionName::new(name).is_ok()
 }
 
-/// The destination of all syncs.
+/// A cluster and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// `http://host:port` or `https://host:port`, without a path.
@@ -236,6 +237,8 @@ pub struct SyncSpec {
     pub key: String,
     /// Where it writes.
     pub collection: CollectionName,
+    /// The clusters that it feeds, each once; one at least. All of the project's, unless the file says otherwise.
+    pub destinations: Vec<DestinationName>,
     /// The primary index's name, if the collection is to be made with another than `id`.
     pub primary_index: Option<IndexName>,
     /// The fields it owns, in order.

@@ -175,7 +175,6 @@ impl Sheet {
     }
 
     /// Expects a span of time, for example `10m`.
-    #[allow(dead_code, reason = "the sections that hold spans are being written")]
     pub(super) fn span(&mut self, node: Node, what: &str) -> Option<Duration> {
         self.parsed(node, what, parse_span)
     }

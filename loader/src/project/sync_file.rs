@@ -13,7 +13,7 @@ use super::node::Node;
 use super::schedule::{self, When};
 use super::sheet::{Fields, Sheet};
 use super::suggest::hint;
-use super::{Expression, FieldMapping, OnDuplicate, SourceSpec, SyncSpec, dbt, guard, model};
+use super::{DestinationName, Expression, FieldMapping, OnDuplicate, SourceSpec, SyncSpec, dbt, guard, model};
 
 const EXIT_MODES: [(&str, ExitMode); 3] =
     [("keep", ExitMode::Keep), ("clear", ExitMode::Clear), ("delete", ExitMode::Delete)];
@@ -31,6 +31,8 @@ pub(super) struct Known<'a> {
     pub(super) root: &'a Path,
     /// What `larder.yml` says of schedules.
     pub(super) schedule: &'a schedule::Defaults,
+    /// The destinations; `None` if `larder.yml` has mistakes.
+    pub(super) clusters: Option<&'a [DestinationName]>,
 }
 
 pub(super) static SYNC: Section = Section {
@@ -46,6 +48,7 @@ pub(super) static SYNC: Section = Section {
         Key::required("key", Shape::Text, "The column that holds the primary key."),
         Key::required("collection", Shape::Text, "The collection to write to; the first run makes it."),
         Key::optional("primary_index", Shape::Text, "The name of the primary index, for lookups. Default `id`."),
+        Key::optional("destinations", Shape::List(&Shape::Text), "The clusters to feed, by name. All if left out."),
         Key::optional("columns", Shape::List(&Shape::Text), "Columns that become fields of the same name."),
         Key::optional("fields", Shape::Map(&FIELD_SHAPE), "Fields, each with how it is made from a row."),
         Key::optional("on_exit", Shape::Word(&words(&EXIT_MODES)), "What becomes of rows that leave the query."),
@@ -68,6 +71,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         sync.read("collection", sheet, |node, sheet| sheet.parsed(node, "collection", CollectionName::new));
     let primary_index =
         sync.read("primary_index", sheet, |node, sheet| sheet.parsed(node, "primary_index", IndexName::new));
+    let destinations = read_destinations(sync.take("destinations"), known, sheet);
     let on_exit = sync.read("on_exit", sheet, |node, sheet| sheet.choice(node, "on_exit", &EXIT_MODES));
     let on_duplicate =
         sync.read("on_duplicate", sheet, |node, sheet| sheet.choice(node, "on_duplicate", &ON_DUPLICATE));
@@ -90,6 +94,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         model,
         key: key?,
         collection: collection?,
+        destinations,
         primary_index,
         fields,
         on_exit: on_exit.unwrap_or_default(),
@@ -109,6 +114,33 @@ fn read_source(node: Node, known: &Known<'_>, sheet: &mut Sheet) -> Option<Strin
         return None;
     }
     Some(source)
+}
+
+/// The named destinations, or all that there are.
+fn read_destinations(node: Option<Node>, known: &Known<'_>, sheet: &mut Sheet) -> Vec<DestinationName> {
+    let all = known.clusters.unwrap_or_default();
+    let Some(node) = node else { return all.to_vec() };
+    let line = node.line;
+    let mut named = Vec::new();
+    for node in sheet.list(node, "destinations").unwrap_or_default() {
+        let line = node.line;
+        let Some(text) = sheet.text(node, "destinations") else { continue };
+        match all.iter().find(|destination| destination.as_str() == text) {
+            Some(destination) if named.contains(destination) => {
+                sheet.report(line, format!("destination `{text}` is named twice"));
+            }
+            Some(destination) => named.push(destination.clone()),
+            None if known.clusters.is_some() => {
+                let hint = hint(&text, all.iter().map(DestinationName::as_str));
+                sheet.report(line, format!("there is no cluster `{text}` in larder.yml; {hint}"));
+            }
+            None => {}
+        }
+    }
+    if named.is_empty() && sheet.is_clean() && known.clusters.is_some() {
+        sheet.report(line, "`destinations` is empty: name one cluster at least, or leave the key out for all of them");
+    }
+    named
 }
 
 /// The fields in order: those of `columns` first, then those of `fields`.

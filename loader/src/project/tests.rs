@@ -51,8 +51,8 @@ pub(super) fn assert_problem(name: &str, text: &str, expected: &str) {
 fn files_of_a_clusters_tls_are_found_from_the_projects_folder() {
     let text = "cluster: {url: \"https://a/\", key: \"${KEY}\", ca: tls/ca.pem, client_certificate: {certificate: c, key: /k}}";
     let project = try_load(&[("larder.yml", text)]).unwrap();
-    assert_eq!(project.cluster.url, "https://a");
-    let TlsFiles { ca, client } = project.cluster.tls;
+    assert_eq!(project.clusters.values().next().unwrap().url, "https://a");
+    let TlsFiles { ca, client } = project.clusters.values().next().unwrap().tls.clone();
     assert_eq!(ca, Some(project.root.join("tls/ca.pem")));
     assert_eq!(client, Some(ClientCertificate { certificate: project.root.join("c"), key: "/k".into() }));
 }
@@ -112,8 +112,8 @@ on_duplicate: skip
         ("syncs/README.md", "no sync"),
     ])
     .unwrap();
-    assert_eq!(project.cluster.url, "http://127.0.0.1:8080");
-    assert_eq!(project.cluster.key.0, "the secret");
+    assert_eq!(project.clusters.values().next().unwrap().url, "http://127.0.0.1:8080");
+    assert_eq!(project.clusters.values().next().unwrap().key.0, "the secret");
     assert!(!format!("{project:?}").contains("the secret"));
     assert_eq!(project.state_dir, project.root.join(".larder"));
     assert!(project.warnings.is_empty());
@@ -202,7 +202,7 @@ fn unknown_keys_are_refused_wherever_they_stand() {
         (
             "larder.yml",
             "cluster:\n  url: http://a\n  key: k\n  kye: k\n".to_owned(),
-            "larder.yml:4: unknown key `kye` in `cluster`; did you mean `key`?",
+            "larder.yml:4: unknown key `kye` in the cluster; did you mean `key`?",
         ),
         ("sources/w.yml", format!("{SOURCE}path: x\n"), "sources/w.yml:5: unknown key `path` in the source"),
         ("sources/w.yml", "driver: sqlite\npath: x\ntables: {}\n".to_owned(), "sources/w.yml:3: unknown key `tables`"),
@@ -295,7 +295,7 @@ fn wrong_values_are_reported_with_file_line_and_key() {
 fn wrong_sources_and_settings_are_reported() {
     for (name, text, expected) in [
         ("larder.yml", "", "larder.yml:1: larder.yml must be a mapping, not nothing"),
-        ("larder.yml", "state: x\n", "larder.yml:1: larder.yml lacks the key `cluster`"),
+        ("larder.yml", "state: x\n", "larder.yml:1: larder.yml needs one of `cluster`, `clusters`"),
         ("larder.yml", "cluster: {url: \"http://a\"}\n", "larder.yml:1: `cluster` lacks the key `key`"),
         ("larder.yml", "cluster: {url: \"ftp://a\", key: k}\n", "`cluster.url`: must be `http://host:port`"),
         ("larder.yml", "cluster: {url: \"http://a\", key: k, ca: c}\n", "its `url` must begin with https://"),
@@ -365,7 +365,7 @@ fn a_key_is_taken_without_its_line_end_and_refused_if_no_request_can_carry_it() 
     fs::write(folder.path().join("larder.yml"), LARDER).unwrap();
     let with_key = |key: &str| load(folder.path(), &|_| Some(key.to_owned()));
     for (key, expected) in [("k-1\n", "k-1"), ("k-1 \r\n", "k-1"), ("\n", "")] {
-        assert_eq!(with_key(key).unwrap().cluster.key.0, expected);
+        assert_eq!(with_key(key).unwrap().clusters.values().next().unwrap().key.0, expected);
     }
     for key in ["k\n1", "k\u{e9}y", "k\0"] {
         let found = with_key(key).unwrap_err().to_string();

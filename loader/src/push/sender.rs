@@ -25,6 +25,7 @@ use super::retry::{Patience, RetryPolicy, random};
 use super::suspects::{MAX_ISOLATED, Suspect, Suspects};
 use super::window::{Ticket, Window};
 use super::wire::{Failure, Fault, FaultKind, Posted, Wire};
+use crate::cancel::Cancel;
 use crate::diff::join::{Change, DiffError};
 use crate::run::Rejection;
 use crate::state::journal::{Journal, JournalError};
@@ -33,6 +34,9 @@ use crate::state::journal::{Journal, JournalError};
 const DUBIOUS_ATTEMPTS: u32 = 4;
 /// How often rows that are rejected for a reason that passes are sent again.
 const MAX_DEFERRALS: u32 = 5;
+
+/// How long batches in flight may take to arrive once the run is cancelled.
+const LANDING: Duration = Duration::from_millis(500);
 
 /// What was sent and answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,6 +76,9 @@ pub(crate) enum SendError {
          {0}"
     )]
     TooManyIsolated(String),
+    /// It was cancelled.
+    #[error("cancelled")]
+    Cancelled,
     /// A sending task died.
     #[error("a task that sends batches died: {0}")]
     Task(String),
@@ -98,6 +105,7 @@ pub(crate) struct Sender<'a, W> {
     pub(crate) advance: &'a (dyn Fn(u64) + Sync),
     pub(crate) log: &'a dyn RequestLog,
     pub(crate) limits: SendLimits,
+    pub(crate) cancel: &'a Cancel,
 }
 
 /// The journal, also if another thread died while holding it: it is one append at a time, so it is whole.
@@ -118,7 +126,14 @@ impl<W: Wire> Sender<'_, W> {
             sent: Sent::default(),
             with: self,
         };
-        let result = sending.run(batches).await;
+        let cancel = sending.with.cancel;
+        let result = tokio::select! {
+            result = sending.run(batches) => result,
+            _ = cancel.cancelled() => Err(SendError::Cancelled),
+        };
+        if let Err(SendError::Cancelled) = result {
+            drop(tokio::time::timeout(LANDING, sending.touch_down()).await);
+        }
         sending.flights.shutdown().await;
         (sending.sent, result)
     }
@@ -172,6 +187,17 @@ impl<W: Wire> Sending<'_, W> {
                     }
                     None => more = false,
                 },
+            }
+        }
+    }
+
+    /// Waits for what is in flight, because every answer that is heard spares rows from being sent again.
+    async fn touch_down(&mut self) {
+        while let Some(landed) = self.flights.join_next().await {
+            let Ok(Landed { flight, posted, .. }) = landed else { continue };
+            // What it says is not to be relied on, or cannot be written down: it stays in doubt.
+            if posted.result.is_ok_and(|answer| self.acknowledge(flight, &answer).is_err()) {
+                return;
             }
         }
     }

@@ -21,6 +21,7 @@ use super::retry::RetryPolicy;
 use super::sender::{SendError, SendLimits, Sender, Sent};
 use super::suspects::MAX_ISOLATED;
 use super::wire::{Failure, Fault, Posted, Wire};
+use crate::cancel::Cancel;
 use crate::diff::hash::{HashSecret, RowHash};
 use crate::diff::join::Change;
 use crate::run::Rejection;
@@ -211,6 +212,7 @@ impl Run {
             advance: &|rows| *advanced.lock().unwrap() += rows,
             log: &self.notes,
             limits: self.limits,
+            cancel: &Cancel::default(),
         };
         let produce = async {
             for batch in 0..batches {

@@ -1,36 +1,49 @@
-//! Runs: one execution of a sync from the query to the acknowledged state.
+//! Runs: one execution of a sync, from the query to the acknowledged state of each of its destinations.
 //!
-//! [`plan`] and [`run`] share everything up to the decision (module `prepare`); only [`run`] talks to the cluster (module
-//! `execute`). All blocking: a run has threads of its own for mapping and for sending.
+//! [`plan`] and [`run`] share everything up to the decision (modules `reading` and `prepare`); only [`run`] talks to the
+//! clusters (modules `execution` and `delivery`). All blocking: a run has threads of its own for each destination. A
+//! process may run several syncs at once: nothing is global, and each sync is held by one run at a time.
 
-mod execute;
+mod delivery;
+mod execution;
+mod gauge;
 mod guard;
 mod plan;
 mod prepare;
 mod produce;
+mod reading;
 mod rejections;
 mod report;
+mod stop;
+mod supply;
 #[cfg(test)]
 pub(crate) mod tests;
+mod watch;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use larder_types::names::SyncName;
 
 pub use report::{
-    ExitClass, HistoryEntry, Outcome, PlanReport, Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample,
+    DeliveryEntry, DeliveryReport, ExitClass, HistoryEntry, Outcome, PlanReport, PlannedDelivery, RejectedRow,
+    Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample, Trigger,
 };
 
-use self::execute::{Setup, execute, not_begun};
+use self::execution::{Setup, execute, not_begun};
 use self::prepare::Tuning;
+use self::stop::Stop;
+use crate::cancel::Cancel;
 use crate::mapping::{self, Mapping, Problem};
-use crate::project::{Project, SyncSpec};
+use crate::observe::Observer;
+use crate::project::{DestinationName, Project, SyncSpec};
 use crate::push::client::Client;
+use crate::push::retry::RetryPolicy;
 use crate::source::{self, RowStream};
-use crate::state::{Interrupted, State, StateError, SyncState};
+use crate::state::{DestinationState, Interrupted, State, StateError, SyncState};
 
 /// Which part of a run is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Rows are read from the source.
     Reading,
@@ -48,6 +61,8 @@ pub trait Progress: Sync {
     fn started(&self, _run: &str) {}
     /// A phase begins. `total` is the number of rows it will handle, where that is known.
     fn phase(&self, phase: Phase, total: Option<u64>);
+    /// The phase will handle so many more rows than was said.
+    fn extend(&self, _rows: u64) {}
     /// So many rows of the phase were handled since the last call.
     fn advance(&self, rows: u64);
 }
@@ -71,12 +86,27 @@ pub struct PlanOptions {
 }
 
 /// How to run.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Send every row and let the cluster sweep what the run did not confirm.
     pub full: bool,
     /// Pass the guard on removals.
     pub accept_removals: bool,
+    /// Who asks for it.
+    pub trigger: Trigger,
+    /// What stops it. The run is cancelled with this, never this with the run.
+    pub cancel: Cancel,
+    /// How long it may take; what the sync's file says, if nothing.
+    pub timeout: Option<Duration>,
+}
+
+/// Who is told of a run.
+#[derive(Clone, Copy)]
+pub struct Audience<'a> {
+    /// How it gets on.
+    pub progress: &'a dyn Progress,
+    /// That it begins and ends.
+    pub observer: &'a dyn Observer,
 }
 
 /// Why a plan or run did not end well. The message says what to do.
@@ -86,7 +116,7 @@ pub enum RunError {
     /// example that a column is missing, is found when the run has begun, and ends it in the history.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
-    /// Another loader is running this sync.
+    /// The sync is being run or planned already, here or by another loader on this state directory.
     #[error("sync `{0}` is being run by another loader on this state directory; wait for it to end")]
     Locked(SyncName),
     /// A guard stopped the run; nothing was sent.
@@ -95,6 +125,14 @@ pub enum RunError {
         /// Which guard, and how to pass it.
         message: String,
         /// What the run found; boxed because it is large.
+        report: Box<RunReport>,
+    },
+    /// The run was cancelled. What was acknowledged before is recorded: running again sends the rest.
+    #[error("{message}")]
+    Cancelled {
+        /// Who or what cancelled it.
+        message: String,
+        /// What the run did until then.
         report: Box<RunReport>,
     },
     /// The run failed. What was acknowledged before is recorded: running again sends the rest.
@@ -115,7 +153,7 @@ impl RunError {
             Self::Config(_) => ExitClass::Config,
             Self::Locked(_) => ExitClass::Locked,
             Self::Blocked { .. } => ExitClass::Blocked,
-            Self::Failed { .. } => ExitClass::Failed,
+            Self::Cancelled { .. } | Self::Failed { .. } => ExitClass::Failed,
         }
     }
 
@@ -123,7 +161,7 @@ impl RunError {
     #[must_use]
     pub fn report(&self) -> Option<&RunReport> {
         match self {
-            Self::Blocked { report, .. } => Some(report),
+            Self::Blocked { report, .. } | Self::Cancelled { report, .. } => Some(report),
             Self::Failed { report, .. } => report.as_deref(),
             Self::Config(_) | Self::Locked(_) => None,
         }
@@ -143,45 +181,84 @@ pub fn plan(
     let began = Instant::now();
     let spec = find(project, sync)?;
     let state = State::open(&project.state_dir).map_err(failed)?;
-    let (held, _) = hold(&state, sync, options.full)?;
+    let held = hold(&state, sync)?;
+    let destinations: Vec<DestinationState> = spec
+        .destinations
+        .iter()
+        .map(|name| take_up(&state, &held, name, options.full).map(|(state, _)| state))
+        .collect::<Result<_, _>>()?;
     progress.phase(Phase::Reading, None);
     let (rows, mapping) = open(project, spec)?;
-    let mut plan = plan::plan(spec, &mapping, &held, rows, options, progress)
-        .map_err(|message| RunError::Failed { message, report: None })?;
+    let planning = plan::Planning { spec, mapping: &mapping, sync: &held, options, progress };
+    let mut plan = planning.plan(rows, &destinations).map_err(|stop| RunError::Failed {
+        message: match stop {
+            Stop::Config(problems) => problems.join("\n"),
+            Stop::Cancelled(why) => stop::describe(why).to_owned(),
+            Stop::Blocked(message) | Stop::Failed(message) => message,
+        },
+        report: None,
+    })?;
     plan.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(plan)
 }
 
-/// Runs `sync`: reads its rows, finds what changed since the acknowledged state, and sends it. Blocking.
+/// Runs `sync`: reads its rows, finds what changed since the acknowledged state of each destination, and sends it.
+/// Blocking.
 ///
 /// # Errors
 /// [`RunError`] says how far it got. Stopped at any point, even by a power cut, the next run sends what is missing.
 pub fn run(
     project: &Project,
     sync: &SyncName,
-    options: RunOptions,
-    progress: &dyn Progress,
+    options: &RunOptions,
+    audience: Audience<'_>,
 ) -> Result<RunReport, RunError> {
-    run_tuned(project, sync, options, progress, Tuning::of(project))
+    run_tuned(project, sync, options, audience, Tuning::of(project))
 }
 
 fn run_tuned(
     project: &Project,
     sync: &SyncName,
-    options: RunOptions,
-    progress: &dyn Progress,
+    options: &RunOptions,
+    audience: Audience<'_>,
     tuning: Tuning,
 ) -> Result<RunReport, RunError> {
-    let began = Instant::now();
+    let (began, at) = (Instant::now(), Timestamp::now());
     let spec = find(project, sync)?;
-    let client =
-        Client::new(&project.cluster, spec, tuning.retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
+    let clients = clients(project, spec, tuning.retry)?;
     let state = State::open(&project.state_dir).map_err(failed)?;
-    let (held, interrupted) =
-        hold(&state, sync, options.full).map_err(|error| not_begun(&state, sync, options.full, error))?;
-    let notes = interrupted.iter().map(note_of_interrupted).collect();
-    let setup = Setup { project, spec, options, progress, tuning, client, notes, began };
-    execute(setup, state, held)
+    let Audience { progress, observer } = audience;
+    let setup = Setup { project, spec, options, progress, observer, tuning, clients, began, at };
+    let held = hold(&state, sync).map_err(|error| not_begun(&setup, &state, error))?;
+    execute(&setup, &state, &held)
+}
+
+/// One client for each destination. Nothing is asked yet.
+fn clients(project: &Project, spec: &SyncSpec, retry: RetryPolicy) -> Result<Vec<(DestinationName, Client)>, RunError> {
+    let client = |name: &DestinationName| {
+        let cluster = project.clusters.get(name).ok_or_else(|| {
+            RunError::Config(vec![format!("sync `{}`: there is no cluster `{name}` in larder.yml", spec.name)])
+        })?;
+        if cluster.key.0.is_empty() {
+            let message = format!("the key of cluster `{name}` in larder.yml is empty; set the variable that it names");
+            return Err(RunError::Config(vec![message]));
+        }
+        let client = Client::new(cluster, spec, retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
+        Ok((name.clone(), client))
+    };
+    spec.destinations.iter().map(client).collect()
+}
+
+/// Asks a run to stop, which may be under way in another process. It stops within about a second.
+///
+/// # Errors
+/// When the state directory cannot be read or written, or the run is not under way.
+pub fn cancel(project: &Project, run: &str) -> Result<(), RunError> {
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    if state.database.ask_cancel(run, &execution::text(Timestamp::now())).map_err(failed)? {
+        return Ok(());
+    }
+    Err(RunError::Config(vec![format!("there is no run `{run}` under way; `larder-loader history` lists the runs")]))
 }
 
 /// The newest runs first, of one sync or of all.
@@ -197,7 +274,7 @@ pub fn history(project: &Project, sync: Option<&SyncName>, limit: usize) -> Resu
 ///
 /// # Errors
 /// When the state directory cannot be read or holds no such run.
-pub fn rejected(project: &Project, run: &str) -> Result<Vec<Rejection>, RunError> {
+pub fn rejected(project: &Project, run: &str) -> Result<Vec<RejectedRow>, RunError> {
     let state = State::open(&project.state_dir).map_err(failed)?;
     let missing = || RunError::Config(vec![format!("there is no run `{run}`; `larder-loader history` lists them")]);
     state.database.rejected(run).map_err(failed)?.ok_or_else(missing)
@@ -210,16 +287,26 @@ fn find<'a>(project: &'a Project, sync: &SyncName) -> Result<&'a SyncSpec, RunEr
     })
 }
 
-fn hold(state: &State, sync: &SyncName, full: bool) -> Result<(SyncState, Option<Interrupted>), RunError> {
-    match state.hold(sync, full) {
-        Ok(held) => Ok(held),
-        Err(StateError::Locked(sync)) => Err(RunError::Locked(sync)),
-        Err(error @ (StateError::Journal(_) | StateError::Snapshot(_))) => Err(RunError::Failed {
-            message: format!("{error}; `larder-loader run {sync} --full` sends every row and makes a new state"),
+fn hold(state: &State, sync: &SyncName) -> Result<SyncState, RunError> {
+    state.hold(sync).map_err(|error| match error {
+        StateError::Locked(sync) => RunError::Locked(sync),
+        error => failed(error),
+    })
+}
+
+fn take_up(
+    state: &State,
+    sync: &SyncState,
+    destination: &DestinationName,
+    full: bool,
+) -> Result<(DestinationState, Option<Interrupted>), RunError> {
+    state.take_up(sync, destination, full).map_err(|error| match error {
+        StateError::Journal(_) | StateError::Snapshot(_) => RunError::Failed {
+            message: format!("{error}; `larder-loader run {} --full` sends every row and makes a new state", sync.name),
             report: None,
-        }),
-        Err(error) => Err(failed(error)),
-    }
+        },
+        error => failed(error),
+    })
 }
 
 /// Opens the source and compiles the mapping against its columns.

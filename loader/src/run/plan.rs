@@ -3,58 +3,124 @@
 use larder_types::patch::ExitMode;
 use serde_json::value::RawValue;
 
-use super::execute::to_send;
+use super::gauge::Gauge;
 use super::guard::{Findings, verdict};
-use super::prepare::{Baseline, Context, Failure, Tuning, prepare};
+use super::prepare::{Baseline, Comparison, Tuning, compare, to_send};
 use super::produce::{map, rejection};
+use super::reading::{Taken, take_in};
 use super::rejections::Rejections;
-use super::report::{PlanReport, RunKind, Sample};
-use super::{PlanOptions, Progress};
-use crate::diff::join::{Change, Diff};
+use super::report::{PlanReport, PlannedDelivery, RowCounts, RunKind, Sample};
+use super::stop::Stop;
+use super::{Phase, PlanOptions, Progress};
+use crate::cancel::Cancel;
+use crate::diff::Intake;
+use crate::diff::join::{Absence, Change, Diff};
+use crate::diff::snapshot::Snapshot;
+use crate::diff::spill::Parts;
 use crate::mapping::Mapping;
 use crate::project::SyncSpec;
 use crate::push::batch::Patch;
 use crate::source::RowStream;
-use crate::state::SyncState;
+use crate::state::{DestinationState, SyncState};
 
 /// Rejected rows that a plan shows.
 const SHOWN: usize = 20;
 
-/// Reads, compares, maps what would be sent, and counts. The caller knows the time that it took.
-pub(super) fn plan(
-    spec: &SyncSpec,
-    mapping: &Mapping,
-    sync: &SyncState,
-    rows: RowStream,
-    options: PlanOptions,
-    progress: &dyn Progress,
-) -> Result<PlanReport, Failure> {
-    let baseline = Baseline::load(sync, spec, mapping, options.full)?;
-    let context = Context { state: sync, all: options.full, progress, tuning: Tuning::default() };
-    let mut prepared = prepare(spec, mapping, rows, &baseline, context)?;
-    let kind = if options.full { RunKind::Full } else { RunKind::Delta };
-    let before = prepared.rejections.count;
-    let samples = try_out(mapping, &prepared.diff, options, &mut prepared.rejections)?;
-    let unmapped = prepared.rejections.count - before;
-    let mut counts = prepared.counts;
-    counts.rejected = prepared.rejections.count;
-    let removed = if spec.on_exit == ExitMode::Keep { 0 } else { counts.removed };
-    let blocked = verdict(&spec.guard, Findings { read: counts.read, removed, known: prepared.diff.known }, false);
-    let mut rejections = prepared.rejections.kept;
-    rejections.truncate(SHOWN);
-    Ok(PlanReport {
-        sync: spec.name.clone(),
-        collection: spec.collection.clone(),
-        kind,
-        resend: baseline.resend,
-        on_exit: spec.on_exit,
-        rows: counts,
-        to_send: to_send(kind, spec.on_exit, counts) - unmapped,
-        blocked,
-        samples,
-        rejections,
-        elapsed_ms: 0,
-    })
+/// What is planned.
+pub(super) struct Planning<'a> {
+    pub(super) spec: &'a SyncSpec,
+    pub(super) mapping: &'a Mapping,
+    pub(super) sync: &'a SyncState,
+    pub(super) options: PlanOptions,
+    pub(super) progress: &'a dyn Progress,
+}
+
+/// The plan of one destination with what is shown of it.
+struct Planned {
+    delivery: PlannedDelivery,
+    samples: Vec<Sample>,
+    rejections: Rejections,
+}
+
+impl Planning<'_> {
+    /// Reads, compares, maps what would be sent, and counts. The caller knows the time that it took.
+    pub(super) fn plan(&self, rows: RowStream, destinations: &[DestinationState]) -> Result<PlanReport, Stop> {
+        let Self { spec, mapping, sync, options, progress } = *self;
+        let baselines: Vec<Baseline> = destinations
+            .iter()
+            .map(|state| {
+                let mut baseline = Baseline::open(state, &sync.secret, spec, options.full).map_err(Stop::Failed)?;
+                baseline.meet(mapping.fingerprint(), state.row.distrust);
+                Ok(baseline)
+            })
+            .collect::<Result<_, Stop>>()?;
+        let known = baselines.iter().flat_map(|baseline| &baseline.old).map(Snapshot::rows).max().unwrap_or_default();
+        let tuning = Tuning::default();
+        let intake = Intake::new(sync.folder(), Parts::for_rows(known), sync.secret.clone(), tuning.spill_bytes);
+        let taken = take_in(mapping, rows, intake, &Gauge::new(progress), &Cancel::default())?;
+        let mut planned = Vec::new();
+        for (state, baseline) in destinations.iter().zip(&baselines) {
+            progress.phase(Phase::Comparing, Some(taken.read));
+            planned.push(self.plan_one(state, baseline, taken.clone())?);
+        }
+        Ok(self.report(planned))
+    }
+
+    fn kind(&self) -> RunKind {
+        if self.options.full { RunKind::Full } else { RunKind::Delta }
+    }
+
+    fn plan_one(&self, state: &DestinationState, baseline: &Baseline, taken: Taken) -> Result<Planned, Stop> {
+        let Self { spec, options, .. } = *self;
+        let budget = Tuning::default().spill_bytes;
+        let never = Cancel::default();
+        let comparison = Comparison { all: options.full, absence: Absence::Removed, budget, cancel: &never };
+        let mut prepared = compare(spec, state, baseline, taken, comparison)?;
+        let before = prepared.rejections.count;
+        let samples = try_out(self.mapping, &prepared.diff, options, &mut prepared.rejections)?;
+        let unmapped = prepared.rejections.count - before;
+        let mut rows = prepared.counts;
+        rows.rejected = prepared.rejections.count;
+        let removed = if spec.on_exit == ExitMode::Keep { 0 } else { rows.removed };
+        let findings = Findings { read: rows.read, removed, known: prepared.diff.known };
+        let delivery = PlannedDelivery {
+            destination: state.name.clone(),
+            resend: baseline.resend,
+            rows,
+            to_send: to_send(self.kind(), spec.on_exit, rows) - unmapped,
+            blocked: verdict(&spec.guard, findings, false),
+        };
+        Ok(Planned { delivery, samples, rejections: prepared.rejections })
+    }
+
+    fn report(&self, planned: Vec<Planned>) -> PlanReport {
+        let mut samples = None;
+        let mut rejections = Rejections::default();
+        let mut deliveries = Vec::new();
+        let mut rows = RowCounts::default();
+        for one in planned {
+            samples.get_or_insert(one.samples);
+            rejections.append(one.rejections);
+            rows.read = one.delivery.rows.read;
+            rows.add(&one.delivery.rows);
+            deliveries.push(one.delivery);
+        }
+        rejections.kept.truncate(SHOWN);
+        PlanReport {
+            sync: self.spec.name.clone(),
+            collection: self.spec.collection.clone(),
+            kind: self.kind(),
+            resend: deliveries.iter().find_map(|delivery| delivery.resend),
+            on_exit: self.spec.on_exit,
+            rows,
+            to_send: deliveries.iter().map(|delivery| delivery.to_send).sum(),
+            blocked: deliveries.iter().find_map(|delivery| delivery.blocked.clone()),
+            samples: samples.unwrap_or_default(),
+            rejections: rejections.kept,
+            deliveries,
+            elapsed_ms: 0,
+        }
+    }
 }
 
 /// Maps every row that would be sent, and keeps the first of each kind of change.
@@ -63,11 +129,11 @@ fn try_out(
     diff: &Diff,
     options: PlanOptions,
     rejections: &mut Rejections,
-) -> Result<Vec<Sample>, Failure> {
+) -> Result<Vec<Sample>, Stop> {
     let mut samples: Vec<Sample> = Vec::new();
     let mut shown = [0; 3];
     let mut changes = diff.changes();
-    while let Some(change) = changes.next().map_err(|error| error.to_string())? {
+    while let Some(change) = changes.next().map_err(Stop::failed)? {
         let (word, seen) = match change.change {
             Change::Added => ("added", &mut shown[0]),
             Change::Changed | Change::Unchanged => ("changed", &mut shown[1]),
@@ -76,7 +142,7 @@ fn try_out(
         let fields = if change.change == Change::Removed {
             Vec::new()
         } else {
-            match map(mapping, &change).map_err(|error| error.to_string())? {
+            match map(mapping, &change).map_err(Stop::failed)? {
                 Ok(patch) => sample_fields(mapping, &patch)?,
                 Err(error) => {
                     rejections.add(rejection(&change, error));
@@ -92,14 +158,15 @@ fn try_out(
     Ok(samples)
 }
 
-fn sample_fields(mapping: &Mapping, patch: &Patch) -> Result<Vec<(String, Box<RawValue>)>, Failure> {
+fn sample_fields(mapping: &Mapping, patch: &Patch) -> Result<Vec<(String, Box<RawValue>)>, Stop> {
     mapping
         .declared()
         .zip(&patch.values)
         .map(|((name, _), value)| {
             let mut json = String::new();
             value.write_json(&mut json);
-            let raw = RawValue::from_string(json).map_err(|error| format!("field `{name}` has no JSON: {error}"))?;
+            let raw = RawValue::from_string(json)
+                .map_err(|error| Stop::Failed(format!("field `{name}` has no JSON: {error}")))?;
             Ok((name.to_string(), raw))
         })
         .collect()

@@ -1,26 +1,26 @@
-//! Everything up to the decision: rows are read, compared with the acknowledged state, and judged. Nothing is sent.
+//! Everything between reading and the decision: rows are compared with what one destination has acknowledged. Nothing is
+//! sent.
 
-use larder_types::key::KeyError;
 use larder_types::limits::MAX_BATCH_ROWS;
+use larder_types::patch::{ExitMode, Op};
 
+use super::reading::{BadKeys, BadRows, Taken, more};
 use super::rejections::{Rejections, bad_key};
-use super::report::{Rejection, ResendReason, RowCounts};
-use super::{Phase, Progress};
+use super::report::{Rejection, ResendReason, RowCounts, RunKind};
+use super::stop::Stop;
+use crate::cancel::Cancel;
+use crate::diff::SPILL_BYTES;
 use crate::diff::hash::HashSecret;
-use crate::diff::join::{Diff, Duplicate, JoinOptions, MAX_EXAMPLES, join};
+use crate::diff::join::{Absence, Diff, DiffError, Duplicate, JoinOptions, join};
 use crate::diff::snapshot::{Snapshot, SnapshotError};
-use crate::diff::spill::{Parts, Spilled};
-use crate::diff::{Intake, SPILL_BYTES};
-use crate::mapping::Mapping;
 use crate::project::{OnDuplicate, Project, SyncSpec};
 use crate::push::retry::RetryPolicy;
-use crate::source::RowStream;
-use crate::state::SyncState;
+use crate::state::DestinationState;
 
 /// What tests set otherwise.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tuning {
-    /// Bytes of rows held in memory before they are spilled.
+    /// Bytes of rows held in memory before they are spilled; shared by the destinations for the changes.
     pub(crate) spill_bytes: usize,
     /// Most rows of a batch.
     pub(crate) batch_rows: usize,
@@ -46,9 +46,8 @@ pub(crate) struct Baseline {
     pub(crate) old: Option<Snapshot>,
     /// The number of `old`.
     pub(crate) number: Option<u64>,
-    /// Why every row counts as changed, if so.
+    /// Why every row counts as changed, if so; known once [`Self::meet`] was called.
     pub(crate) resend: Option<ResendReason>,
-    pub(crate) secret: HashSecret,
     pub(crate) note: Option<String>,
 }
 
@@ -58,6 +57,9 @@ pub(crate) struct Prepared {
     pub(crate) counts: RowCounts,
     /// Rows that were left out because they have no usable key.
     pub(crate) keyless: u64,
+    /// Whether a key that did not come in counts as removed. If not, there are no removals, and nothing follows from how
+    /// many rows there are.
+    pub(crate) absence: Absence,
     pub(crate) rejections: Rejections,
 }
 
@@ -65,8 +67,14 @@ pub(crate) struct Prepared {
 pub(crate) type Failure = String;
 
 impl Baseline {
-    /// Loads the state of a sync. A full run can do without: for it, a damaged state is a note and not an error.
-    pub(crate) fn load(state: &SyncState, spec: &SyncSpec, mapping: &Mapping, full: bool) -> Result<Self, Failure> {
+    /// Opens the state of a destination, whose hashes are made with `secret`. A full run can do without: for it, a
+    /// damaged state is a note and not an error.
+    pub(crate) fn open(
+        state: &DestinationState,
+        secret: &HashSecret,
+        spec: &SyncSpec,
+        full: bool,
+    ) -> Result<Self, Failure> {
         let snapshot = state.snapshot().and_then(|old| match &old {
             // Found out now, when it can be done without, and not when all rows have been read.
             Some(snapshot) if full => snapshot.verify().map(|()| old),
@@ -77,20 +85,25 @@ impl Baseline {
             Err(error) if full => (None, Some(format!("{error}; this full run replaces it"))),
             Err(error) => return Err(with_way_out(&error, spec)),
         };
-        let resend = match &old {
-            None => Some(ResendReason::FirstRun),
-            Some(old) if old.header().collection != spec.collection.as_str() => Some(ResendReason::CollectionChanged),
-            Some(old) if old.header().fingerprint != mapping.fingerprint() => Some(ResendReason::MappingChanged),
-            Some(_) => state.row.distrust,
-        };
-        // What another collection holds says nothing about this one, not even which keys are there.
-        let old = old.filter(|_| resend != Some(ResendReason::CollectionChanged));
-        let secret = match &old {
-            Some(old) => old.header().secret.clone(),
-            None => HashSecret::random().map_err(|error| format!("no random numbers: {error}"))?,
+        // Another secret's hashes cannot be compared: the sync's record in the database was lost, the file was not.
+        let (old, resend) = match old {
+            Some(old) if old.header().secret != *secret => (None, Some(ResendReason::StateDamaged)),
+            None => (None, Some(ResendReason::FirstRun)),
+            // What another collection holds says nothing about this one, not even which keys are there.
+            Some(old) if old.header().collection != spec.collection.as_str() => {
+                (None, Some(ResendReason::CollectionChanged))
+            }
+            old => (old, None),
         };
         let number = old.as_ref().and(state.row.snapshot);
-        Ok(Self { old, number, resend, secret, note })
+        Ok(Self { old, number, resend, note })
+    }
+
+    /// Learns by which mapping the rows of this run are made, and what the cluster had to say.
+    pub(crate) fn meet(&mut self, fingerprint: u128, distrust: Option<ResendReason>) {
+        let same_mapping = self.old.as_ref().is_none_or(|old| old.header().fingerprint == fingerprint);
+        let remapped = (!same_mapping).then_some(ResendReason::MappingChanged);
+        self.resend = self.resend.or(remapped).or(distrust);
     }
 
     /// Whether the hashes of the old state tell what the cluster holds under the present mapping.
@@ -107,56 +120,34 @@ pub(crate) fn with_way_out(error: &SnapshotError, spec: &SyncSpec) -> Failure {
     }
 }
 
-/// Rows without a usable key. Which records they had before cannot be told.
-#[derive(Default)]
-struct BadKeys {
-    nulls: BadRows,
-    /// Empty, too long, or of a kind that has no one text.
-    unusable: BadRows,
+/// How to compare what came in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Comparison<'a> {
+    /// Keep unchanged rows too, to be sent.
+    pub(crate) all: bool,
+    pub(crate) absence: Absence,
+    /// Bytes of changes held in memory.
+    pub(crate) budget: usize,
+    pub(crate) cancel: &'a Cancel,
 }
 
-/// Rows with one kind of bad key: their number, and the first of them.
-#[derive(Default)]
-struct BadRows {
-    count: u64,
-    first: Vec<(u64, KeyError)>,
-}
-
-impl BadKeys {
-    fn add(&mut self, row: u64, error: KeyError) {
-        let rows = if error == KeyError::Null { &mut self.nulls } else { &mut self.unusable };
-        rows.count += 1;
-        if rows.first.len() < MAX_EXAMPLES {
-            rows.first.push((row, error));
-        }
-    }
-
-    fn count(&self) -> u64 {
-        self.nulls.count + self.unusable.count
-    }
-}
-
-/// Reads all rows and compares them. `all` keeps unchanged rows for sending too.
-pub(crate) fn prepare(
+/// Compares the rows with the acknowledged state.
+pub(crate) fn compare(
     spec: &SyncSpec,
-    mapping: &Mapping,
-    rows: RowStream,
+    state: &DestinationState,
     baseline: &Baseline,
-    context: Context<'_>,
-) -> Result<Prepared, Failure> {
-    let Context { state, all, progress, tuning } = context;
-    progress.phase(Phase::Reading, None);
-    let known = baseline.old.as_ref().map_or(0, Snapshot::rows);
-    let intake = Intake::new(state.folder(), Parts::for_rows(known), baseline.secret.clone(), tuning.spill_bytes);
-    let mut rejections = Rejections::default();
-    let (spilled, read, bad) = read_rows(mapping, rows, intake, progress)?;
-    progress.phase(Phase::Comparing, Some(read));
-    let options = JoinOptions { resend: baseline.resend.is_some(), all, budget: tuning.spill_bytes };
+    taken: Taken,
+    comparison: Comparison<'_>,
+) -> Result<Prepared, Stop> {
+    let Comparison { all, absence, budget, cancel } = comparison;
+    let Taken { spilled, read, bad } = taken;
+    let options = JoinOptions { resend: baseline.resend.is_some(), all, absence, budget, cancel };
     let diff = join(spilled, baseline.old.as_ref(), state.folder(), options).map_err(|error| match error {
-        crate::diff::join::DiffError::Snapshot(error) => with_way_out(&error, spec),
-        other => other.to_string(),
+        DiffError::Snapshot(error) => Stop::Failed(with_way_out(&error, spec)),
+        other => Stop::of_diff(other, cancel.why()),
     })?;
-    judge_keys(spec, &bad, &diff, &mut rejections)?;
+    let mut rejections = Rejections::default();
+    judge_keys(spec, &bad, &diff, &mut rejections).map_err(Stop::Failed)?;
     let counts = RowCounts {
         read,
         added: diff.added,
@@ -165,45 +156,26 @@ pub(crate) fn prepare(
         unchanged: diff.unchanged,
         rejected: rejections.count,
     };
-    Ok(Prepared { diff, counts, keyless: bad.count(), rejections })
+    Ok(Prepared { diff, counts, keyless: bad.count(), absence, rejections })
 }
 
-/// What preparing works with, beside the rows.
-#[derive(Clone, Copy)]
-pub(crate) struct Context<'a> {
-    pub(crate) state: &'a SyncState,
-    /// Keep unchanged rows too, to be sent.
-    pub(crate) all: bool,
-    pub(crate) progress: &'a dyn Progress,
-    pub(crate) tuning: Tuning,
-}
-
-fn read_rows(
-    mapping: &Mapping,
-    rows: RowStream,
-    mut intake: Intake,
-    progress: &dyn Progress,
-) -> Result<(Spilled, u64, BadKeys), Failure> {
-    let mut read = 0;
-    let mut bad = BadKeys::default();
-    let mut cells = Vec::new();
-    for batch in rows.batches {
-        let batch = batch.map_err(|error| format!("reading stopped after {read} rows: {error}"))?;
-        let reader = mapping.reader(&batch).map_err(|error| format!("the source's rows cannot be read: {error}"))?;
-        for row in 0..batch.num_rows() {
-            read += 1;
-            match reader.key(row) {
-                Ok(key) => {
-                    cells.clear();
-                    reader.encode(row, &mut cells);
-                    intake.add(read, &key, &cells).map_err(|error| error.to_string())?;
-                }
-                Err(error) => bad.add(read, error),
-            }
-        }
-        progress.advance(batch.num_rows() as u64);
+/// Rows that a run with these counts sends, if all can be mapped.
+pub(super) fn to_send(kind: RunKind, on_exit: ExitMode, counts: RowCounts) -> u64 {
+    let upserts = counts.added + counts.changed;
+    match (kind, on_exit) {
+        (RunKind::Full, _) => upserts + counts.unchanged,
+        (RunKind::Delta, ExitMode::Keep) => upserts,
+        (RunKind::Delta, ExitMode::Clear | ExitMode::Delete) => upserts + counts.removed,
     }
-    Ok((intake.finish(), read, bad))
+}
+
+/// What the cluster is told of rows that left; nothing, if their records stay as they are.
+pub(super) fn exit_op(on_exit: ExitMode) -> Option<Op> {
+    match on_exit {
+        ExitMode::Keep => None,
+        ExitMode::Clear => Some(Op::Clear),
+        ExitMode::Delete => Some(Op::Delete),
+    }
 }
 
 /// Bad keys and duplicates fail the run, or are rejected, as the sync says.
@@ -254,16 +226,4 @@ fn describe_bad_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff) -> Failure {
         spec.key,
         found.join("; ")
     )
-}
-
-impl BadRows {
-    /// The first rows, as a message names them.
-    fn places(&self) -> String {
-        let rows: Vec<String> = self.first.iter().map(|(row, _)| row.to_string()).collect();
-        format!("row {}{}", rows.join(", "), more(self.count, rows.len()))
-    }
-}
-
-fn more(count: u64, named: usize) -> &'static str {
-    if count > named as u64 { ", …" } else { "" }
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use larder_types::patch::{ExitMode, Op};
 use tokio::sync::mpsc::Sender;
 
-use super::execute::exit_op;
+use super::prepare::exit_op;
 use super::rejections::Rejections;
 use super::report::Rejection;
 use crate::diff::join::{Change, ChangeRecord, Diff, DiffError};

@@ -4,6 +4,8 @@ use larder_types::names::{CollectionName, SyncName};
 use larder_types::patch::ExitMode;
 use serde::Serialize;
 
+use crate::project::DestinationName;
+
 /// How a command ends. Scripts act on the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitClass {
@@ -53,6 +55,40 @@ impl RunKind {
         match self {
             Self::Delta => "delta",
             Self::Full => "full",
+        }
+    }
+}
+
+/// Who asked for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A person or script, on the command line.
+    #[default]
+    Cli,
+    /// The schedule of the sync.
+    Schedule,
+    /// A call of the daemon's API.
+    Api,
+    /// The end of another sync's run.
+    After,
+    /// Somebody approved what a guard had stopped.
+    Approve,
+    /// A retry of what an earlier run left.
+    Retry,
+}
+
+impl Trigger {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cli => "cli",
+            Self::Schedule => "schedule",
+            Self::Api => "api",
+            Self::After => "after",
+            Self::Approve => "approve",
+            Self::Retry => "retry",
         }
     }
 }
@@ -107,6 +143,17 @@ pub struct RowCounts {
     pub rejected: u64,
 }
 
+impl RowCounts {
+    /// Adds what another destination makes of the same rows: everything but `read`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.added += other.added;
+        self.changed += other.changed;
+        self.removed += other.removed;
+        self.unchanged += other.unchanged;
+        self.rejected += other.rejected;
+    }
+}
+
 /// A row that was left out, or refused by the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rejection {
@@ -120,6 +167,16 @@ pub struct Rejection {
     pub code: String,
     /// Why, in a sentence that holds no values.
     pub message: String,
+}
+
+/// A rejected row as the history keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectedRow {
+    /// The destination that misses it.
+    pub destination: String,
+    /// The row.
+    #[serde(flatten)]
+    pub rejection: Rejection,
 }
 
 /// One row as the cluster would get it, for a plan's samples.
@@ -138,30 +195,48 @@ pub struct Sample {
 pub struct PlanReport {
     /// The sync.
     pub sync: SyncName,
-    /// Its destination.
+    /// Where it writes.
     pub collection: CollectionName,
     /// Delta or full.
     pub kind: RunKind,
-    /// Why every row is sent, if so.
+    /// Why every row is sent, if so; of several destinations, that of the first which has a reason.
     pub resend: Option<ResendReason>,
     /// What happens to rows that left the query.
     pub on_exit: ExitMode,
-    /// Counts. `rejected` holds the rows that cannot be mapped or have a bad key.
+    /// Counts, summed over the destinations but for `read`. `rejected` holds the rows that cannot be mapped or have a bad
+    /// key.
     pub rows: RowCounts,
-    /// Rows that a run would send.
+    /// Rows that a run would send, to all destinations together.
     pub to_send: u64,
-    /// Why a guard would stop the run, if it would.
+    /// Why a guard would stop the run, if it would; of several destinations, the first that it would stop.
     pub blocked: Option<String>,
-    /// A few rows as they would be sent.
+    /// A few rows as they would be sent to the first destination.
     pub samples: Vec<Sample>,
     /// A few rows that cannot be sent.
     pub rejections: Vec<Rejection>,
+    /// Each destination's part.
+    pub deliveries: Vec<PlannedDelivery>,
     /// Milliseconds it took.
     pub elapsed_ms: u64,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a run would do to one destination.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedDelivery {
+    /// Which.
+    pub destination: DestinationName,
+    /// Why every row is sent, if so.
+    pub resend: Option<ResendReason>,
+    /// What the query's rows mean to it.
+    pub rows: RowCounts,
+    /// Rows that a run would send it.
+    pub to_send: u64,
+    /// Why a guard would stop it, if one would.
+    pub blocked: Option<String>,
+}
+
+/// How a run, or the part of it that goes to one destination, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everything was acknowledged.
@@ -170,8 +245,24 @@ pub enum Outcome {
     Partial,
     /// A guard stopped it.
     Blocked,
+    /// It was cancelled.
+    Cancelled,
     /// It did not end well; see the error.
     Failed,
+}
+
+impl Outcome {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Partial => "partial",
+            Self::Blocked => "blocked",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What a run did.
@@ -181,17 +272,52 @@ pub struct RunReport {
     pub id: String,
     /// The sync.
     pub sync: SyncName,
-    /// Its destination.
+    /// Where it writes.
     pub collection: CollectionName,
     /// Delta or full.
     pub kind: RunKind,
-    /// Why every row was sent, if so.
+    /// Who asked for it.
+    pub trigger: Trigger,
+    /// Why every row was sent, if so; of several destinations, that of the first which has a reason.
     pub resend: Option<ResendReason>,
-    /// How it ended.
+    /// How it ended: as the worst of its deliveries.
     pub outcome: Outcome,
-    /// What the query's rows meant. `rejected` holds those that this loader and the cluster refused.
+    /// What the query's rows meant, summed over the destinations but for `read`. `rejected` holds those that this loader
+    /// and the clusters refused.
     pub rows: RowCounts,
     /// Rows that were sent: upserts, clears and deletes.
+    pub sent: u64,
+    /// Rows of those that the clusters acknowledged as stored.
+    pub acknowledged: u64,
+    /// Records that the clusters cleared or deleted at the end of a full run.
+    pub swept: u64,
+    /// Batches acknowledged.
+    pub batches: u64,
+    /// Bytes of their bodies as sent.
+    pub bytes: u64,
+    /// Seconds from start to end.
+    pub seconds: f64,
+    /// Remarks: an interrupted run that was finished first, a sweep that was left out. With several destinations, each
+    /// begins with the name of its own.
+    pub notes: Vec<String>,
+    /// The first rejected rows; [`super::rejected`] lists more.
+    pub rejections: Vec<Rejection>,
+    /// What went to each destination, in the order of the sync's file.
+    pub deliveries: Vec<DeliveryReport>,
+}
+
+/// The part of a run that goes to one destination.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeliveryReport {
+    /// Which.
+    pub destination: DestinationName,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why every row was sent, if so.
+    pub resend: Option<ResendReason>,
+    /// What the query's rows meant to it.
+    pub rows: RowCounts,
+    /// Rows that were sent.
     pub sent: u64,
     /// Rows of those that the cluster acknowledged as stored.
     pub acknowledged: u64,
@@ -201,11 +327,11 @@ pub struct RunReport {
     pub batches: u64,
     /// Bytes of their bodies as sent.
     pub bytes: u64,
-    /// Seconds from start to end.
-    pub seconds: f64,
-    /// Remarks: an interrupted run that was finished first, a sweep that was left out.
+    /// Why it did not end well, if so: what failed, which guard stopped it, who cancelled it.
+    pub error: Option<String>,
+    /// Remarks.
     pub notes: Vec<String>,
-    /// The first rejected rows; [`super::rejected`] lists more.
+    /// The first rejected rows.
     pub rejections: Vec<Rejection>,
 }
 
@@ -217,13 +343,13 @@ impl RunReport {
             Outcome::Succeeded => ExitClass::Ok,
             Outcome::Partial => ExitClass::Partial,
             Outcome::Blocked => ExitClass::Blocked,
-            Outcome::Failed => ExitClass::Failed,
+            Outcome::Cancelled | Outcome::Failed => ExitClass::Failed,
         }
     }
 }
 
 /// One line of a sync's history.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct HistoryEntry {
     /// The run's id.
     pub id: String,
@@ -231,7 +357,9 @@ pub struct HistoryEntry {
     pub sync: String,
     /// `delta` or `full`.
     pub kind: String,
-    /// `running`, `succeeded`, `partial`, `blocked` or `failed`.
+    /// Who asked for it; see [`Trigger`].
+    pub trigger: String,
+    /// `running`, `succeeded`, `partial`, `blocked`, `cancelled` or `failed`.
     pub state: String,
     /// Why every row was sent, or `interrupted`.
     pub reason: Option<String>,
@@ -241,14 +369,34 @@ pub struct HistoryEntry {
     pub started_at: String,
     /// When it ended, RFC 3339.
     pub ended_at: Option<String>,
-    /// What the query's rows meant.
+    /// What the query's rows meant, summed over the destinations but for `read`.
     pub rows: RowCounts,
     /// Rows that were sent.
     pub sent: u64,
-    /// Rows that the cluster acknowledged.
+    /// Rows that the clusters acknowledged.
     pub acknowledged: u64,
+    /// Records that the clusters swept.
+    pub swept: u64,
     /// Batches acknowledged.
     pub batches: u64,
     /// Bytes of their bodies.
+    pub bytes: u64,
+    /// What went to each destination, in the order of their names.
+    pub deliveries: Vec<DeliveryEntry>,
+}
+
+/// The part of a run in the history that went to one destination. Members are those of [`HistoryEntry`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[allow(missing_docs, reason = "each is documented where the run has it")]
+pub struct DeliveryEntry {
+    pub destination: String,
+    pub state: String,
+    pub reason: Option<String>,
+    pub error: Option<String>,
+    pub rows: RowCounts,
+    pub sent: u64,
+    pub acknowledged: u64,
+    pub swept: u64,
+    pub batches: u64,
     pub bytes: u64,
 }

@@ -21,7 +21,7 @@ use rusqlite::Connection;
 
 use super::statement::Statement;
 use super::{EXTENSION_NAME, RowStream, SourceError, UUID_EXTENSION, describe, open, warehouse};
-use crate::project::{Cluster, ColumnType, FileFormat, FileTable, Model, Project, Secret, SourceSpec, TlsFiles};
+use crate::project::{ColumnType, FileFormat, FileTable, Model, Project, SourceSpec};
 
 /// A folder with files, and sources over them.
 struct Room {
@@ -66,11 +66,7 @@ impl Room {
     fn project(&self) -> Project {
         Project {
             root: self.folder.path().to_path_buf(),
-            cluster: Cluster {
-                url: "http://127.0.0.1:1".to_owned(),
-                key: Secret(String::new()),
-                tls: TlsFiles::default(),
-            },
+            clusters: BTreeMap::new(),
             state_dir: self.path(".larder"),
             sources: BTreeMap::new(),
             syncs: BTreeMap::new(),

@@ -1,19 +1,25 @@
 //! State: what this loader remembers between runs, in one folder.
 //!
 //! ```text
-//! <state_dir>/state.db            SQLite: syncs, runs, rejected rows
-//! <state_dir>/<sync>/lock         held while a run or plan of the sync is under way
-//! <state_dir>/<sync>/snapshot-N   what the cluster has acknowledged, see `diff::snapshot`
-//! <state_dir>/<sync>/journal      what the run under way has sent and heard, see [`journal`]
+//! <state_dir>/state.db                          SQLite: syncs, destinations, runs, rejected rows
+//! <state_dir>/<sync>/lock                       held while a run or plan of the sync is under way
+//! <state_dir>/<sync>/<destination>/snapshot-N   what that cluster has acknowledged, see `diff::snapshot`
+//! <state_dir>/<sync>/<destination>/journal      what the run under way has sent it and heard, see [`journal`]
 //! ```
 //!
-//! The database names the snapshot that counts. A run ends in this order: new snapshot durable under its name, then
-//! one transaction that points to it and closes the run, then the journal and the old snapshot are deleted. A crash
+//! The database names the snapshot that counts. A delivery ends in this order: new snapshot durable under its name, then
+//! one transaction that points to it and closes the delivery, then the journal and the old snapshot are deleted. A crash
 //! between any two leaves either the old state with a journal to finish, or the new state with rubbish to sweep.
 
 pub(crate) mod database;
+mod destination;
+pub(crate) mod destinations;
 pub(crate) mod journal;
 mod merge;
+mod migrate;
+mod rejected;
+pub(crate) mod runs;
+mod syncs;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -21,17 +27,19 @@ use std::path::{Path, PathBuf};
 
 use larder_types::names::SyncName;
 
-use self::database::{Database, SyncRow};
+pub(crate) use self::destination::{DestinationState, Merged};
+
+use self::database::Database;
 use self::journal::JournalError;
-use crate::diff::SPILL_BYTES;
+use self::runs::DeliveryId;
+use crate::diff::hash::HashSecret;
 use crate::diff::join::DiffError;
-use crate::diff::snapshot::{Snapshot, SnapshotError};
+use crate::diff::snapshot::SnapshotError;
+use crate::project::DestinationName;
 use crate::run::ResendReason;
 
 const DATABASE: &str = "state.db";
 const LOCK: &str = "lock";
-const JOURNAL: &str = "journal";
-const SNAPSHOT: &str = "snapshot-";
 
 /// Why state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +68,12 @@ pub(crate) enum StateError {
         /// Its format.
         found: i64,
     },
-    /// Another process holds the sync.
-    #[error("sync `{0}` is locked by another loader")]
+    /// Another run holds the sync.
+    #[error("sync `{0}` is locked by another run")]
     Locked(SyncName),
+    /// There is no randomness for a secret.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
     /// See [`SnapshotError`].
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -74,16 +85,17 @@ pub(crate) enum StateError {
     Diff(#[from] DiffError),
 }
 
-/// The state of all syncs.
+/// The state of all syncs. May be shared by threads.
 pub(crate) struct State {
     dir: PathBuf,
     pub(crate) database: Database,
 }
 
-/// The state of one sync, held against other processes until it is dropped.
+/// A sync held against everybody else, in this process or another, until this is dropped.
 pub(crate) struct SyncState {
     pub(crate) name: SyncName,
-    pub(crate) row: SyncRow,
+    /// What all its destinations' keys and rows are hashed with.
+    pub(crate) secret: HashSecret,
     folder: PathBuf,
     _lock: File,
 }
@@ -101,19 +113,6 @@ pub(crate) struct Interrupted {
     pub(crate) is_unknown: bool,
 }
 
-/// What a journal made of the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Merged {
-    /// The snapshot that is to count.
-    pub(crate) snapshot: Option<u64>,
-    /// True if the run had begun to send, so that the snapshot says what is known of every row.
-    pub(crate) settled: bool,
-    /// Rows sent.
-    pub(crate) sent: u64,
-    /// Rows acknowledged.
-    pub(crate) acknowledged: u64,
-}
-
 impl State {
     /// Opens the folder, making it if need be.
     ///
@@ -125,13 +124,11 @@ impl State {
         Ok(Self { dir: dir.to_path_buf(), database })
     }
 
-    /// Takes hold of a sync. If a run of it did not end, its journal is worked into the state first; if that fails
-    /// and `full` says that the next run sends everything anyway, the state is marked as not to be relied on instead.
-    /// Without `full` the run is marked as cut off, and everything else is left as it is.
+    /// Takes hold of a sync. A run of it that did not end is marked as cut off; see [`Self::take_up`].
     ///
     /// # Errors
-    /// [`StateError::Locked`] if another process holds it; otherwise what failed.
-    pub(crate) fn hold(&self, name: &SyncName, full: bool) -> Result<(SyncState, Option<Interrupted>), StateError> {
+    /// [`StateError::Locked`] if somebody else holds it; otherwise what failed.
+    pub(crate) fn hold(&self, name: &SyncName) -> Result<SyncState, StateError> {
         let folder = self.dir.join(name.as_str());
         let io = |source| StateError::Io { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(io)?;
@@ -141,30 +138,71 @@ impl State {
             Err(TryLockError::WouldBlock) => return Err(StateError::Locked(name.clone())),
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        let row = self.database.sync(name)?;
-        let mut state = SyncState { name: name.clone(), row, folder, _lock: lock };
+        migrate::move_files(&folder, &folder.join(DestinationName::main().as_str())).map_err(io)?;
+        self.database.cut_off(name)?;
+        let secret = self.secret(name, &folder)?;
+        Ok(SyncState { name: name.clone(), secret, folder, _lock: lock })
+    }
+
+    /// The secret of a sync; made, or found in state of format 1, if it has none yet.
+    fn secret(&self, sync: &SyncName, folder: &Path) -> Result<HashSecret, StateError> {
+        if let Some(secret) = self.database.secret(sync)? {
+            return Ok(secret);
+        }
+        let main = self.destination(sync, folder, &DestinationName::main())?;
+        // If neither can be read, its destination says so when it is taken up.
+        let of_snapshot = main.snapshot().ok().flatten().map(|snapshot| snapshot.header().secret.clone());
+        let of_journal = || journal::read(&main.journal_path()).ok().flatten().map(|journal| journal.header.secret);
+        let secret = match of_snapshot.or_else(of_journal) {
+            Some(secret) => secret,
+            None => HashSecret::random().map_err(StateError::Random)?,
+        };
+        self.database.set_secret(sync, &secret)?;
+        Ok(secret)
+    }
+
+    fn destination(
+        &self,
+        sync: &SyncName,
+        folder: &Path,
+        name: &DestinationName,
+    ) -> Result<DestinationState, StateError> {
+        let row = self.database.destination(sync, name)?;
+        Ok(DestinationState { sync: sync.clone(), name: name.clone(), row, folder: folder.join(name.as_str()) })
+    }
+
+    /// Takes up the state of a destination of a sync that is held. If the delivery of a run did not end, its journal is
+    /// worked into the state first; if that fails and `full` says that the next run sends everything anyway, the state
+    /// is marked as not to be relied on instead. Without `full` everything is left as it is.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(crate) fn take_up(
+        &self,
+        sync: &SyncState,
+        name: &DestinationName,
+        full: bool,
+    ) -> Result<(DestinationState, Option<Interrupted>), StateError> {
+        let mut state = self.destination(&sync.name, &sync.folder, name)?;
+        fs::create_dir_all(&state.folder).map_err(|source| StateError::Io { path: state.folder.clone(), source })?;
         let interrupted = self.finish_interrupted(&mut state, full)?;
         state.sweep_files()?;
         Ok((state, interrupted))
     }
 
-    fn finish_interrupted(&self, state: &mut SyncState, full: bool) -> Result<Option<Interrupted>, StateError> {
-        let Some(run) = self.database.running(&state.name)? else { return Ok(None) };
-        let mut is_unknown = false;
-        let merged = match state.merge(&run) {
+    fn finish_interrupted(&self, state: &mut DestinationState, full: bool) -> Result<Option<Interrupted>, StateError> {
+        let Some(run) = self.database.unfinished(&state.sync, &state.name)? else { return Ok(None) };
+        let (merged, distrust, is_unknown) = match state.merge(&run) {
             Err(StateError::Journal(_) | StateError::Snapshot(_)) if full => {
-                self.database.distrust(&state.name, ResendReason::StateDamaged)?;
-                is_unknown = true;
-                Merged { snapshot: state.row.snapshot, settled: false, sent: 0, acknowledged: 0 }
+                let nothing = Merged { snapshot: state.row.snapshot, settled: false, sent: 0, acknowledged: 0 };
+                (nothing, Some(ResendReason::StateDamaged), true)
             }
-            Err(error) => {
-                self.database.cut_off(&run)?;
-                return Err(error);
-            }
-            Ok(merged) => merged,
+            // Once a run has begun to send, the snapshot itself marks every row of which nothing is known.
+            merged => merged.map(|merged| (merged, state.row.distrust.filter(|_| !merged.settled), false))?,
         };
-        self.database.close_interrupted(&run, &state.name, merged)?;
-        state.row = self.database.sync(&state.name)?;
+        let delivery = DeliveryId { run: &run, sync: &state.sync, destination: &state.name };
+        self.database.close_interrupted(delivery, merged, distrust)?;
+        state.row = self.database.destination(&state.sync, &state.name)?;
         Ok(Some(Interrupted { run, sent: merged.sent, acknowledged: merged.acknowledged, is_unknown }))
     }
 }
@@ -173,67 +211,5 @@ impl SyncState {
     /// The folder for temporary files.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The acknowledged state, if there is any.
-    ///
-    /// # Errors
-    /// When it cannot be read or is damaged.
-    pub(crate) fn snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
-        self.row.snapshot.map(|number| Snapshot::open(&self.snapshot_path(number))).transpose()
-    }
-
-    /// Where the journal of the run under way is.
-    pub(crate) fn journal_path(&self) -> PathBuf {
-        self.folder.join(JOURNAL)
-    }
-
-    /// Works the journal of `run` into a new snapshot, unless it says nothing new. The database must then be told.
-    ///
-    /// # Errors
-    /// When a file cannot be read or written, or is damaged.
-    pub(crate) fn merge(&self, run: &str) -> Result<Merged, StateError> {
-        let mut merged = Merged { snapshot: self.row.snapshot, settled: false, sent: 0, acknowledged: 0 };
-        let journal = journal::read(&self.journal_path())?;
-        let Some(journal) = journal.filter(|journal| journal.header.run == run) else { return Ok(merged) };
-        let base = match journal.header.base {
-            None => None,
-            Some(number) if self.row.snapshot == Some(number) => Some(Snapshot::open(&self.snapshot_path(number))?),
-            Some(_) => {
-                let reason = "it was begun on another state than the one recorded";
-                return Err(JournalError::Damaged { path: self.journal_path(), reason }.into());
-            }
-        };
-        merged.settled = true;
-        let tally = journal.tally()?;
-        (merged.sent, merged.acknowledged) = (tally.sent, tally.acknowledged);
-        if journal.changes_state(base.as_ref()) {
-            let number = self.row.snapshot.map_or(1, |number| number + 1);
-            merge::merge(&journal, base.as_ref(), &self.folder, &self.snapshot_path(number), SPILL_BYTES)?;
-            merged.snapshot = Some(number);
-        }
-        Ok(merged)
-    }
-
-    /// Deletes files that belong to no state: of runs that have ended, of snapshots that were replaced.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub(crate) fn sweep_files(&self) -> Result<(), StateError> {
-        let io = |source| StateError::Io { path: self.folder.clone(), source };
-        let kept = self.row.snapshot.map(|number| format!("{SNAPSHOT}{number}"));
-        for entry in fs::read_dir(&self.folder).map_err(io)? {
-            let name = entry.map_err(io)?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let is_old = (name.starts_with(SNAPSHOT) && Some(name) != kept.as_deref()) || name == JOURNAL;
-            if is_old {
-                fs::remove_file(self.folder.join(name)).map_err(io)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn snapshot_path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{SNAPSHOT}{number}"))
     }
 }

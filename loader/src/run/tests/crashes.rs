@@ -16,7 +16,7 @@ struct Moment {
     arrived: Vec<String>,
 }
 
-fn copy(from: &Path) -> TempDir {
+pub(super) fn copy(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
     copy_into(from, to.path());
     to
@@ -68,8 +68,8 @@ fn resume(world: &World, moment: &Moment, applied: bool) -> (RunReport, BTreeMap
     let state = copy(moment.state.path());
     let mut project = project(world.dir.path(), state.path(), &cluster.url, world.project.syncs["s"].on_exit);
     project.syncs.get_mut("s").unwrap().fields = world.project.syncs["s"].fields.clone();
-    let report = run_tuned(&project, &sync_name(), RunOptions::default(), &Silent, world.tuning).unwrap();
-    let again = run_tuned(&project, &sync_name(), RunOptions::default(), &Silent, world.tuning).unwrap();
+    let report = run_tuned(&project, &sync_name(), &RunOptions::default(), quiet(), world.tuning).unwrap();
+    let again = run_tuned(&project, &sync_name(), &RunOptions::default(), quiet(), world.tuning).unwrap();
     assert_eq!(again.sent, 0, "the state after the resumed run is not complete");
     (report, cluster.records())
 }
@@ -191,14 +191,14 @@ fn a_damaged_journal_is_an_error_that_a_full_run_heals() {
     world.write(&rows(0..9));
     let moments = run_and_watch(&world, RunOptions::default());
     let state = &moments[2].state;
-    let path = state.path().join("s/journal");
+    let path = state.path().join("s/main/journal");
     let mut bytes = fs::read(&path).unwrap();
     bytes[20] ^= 1;
     fs::write(&path, bytes).unwrap();
     let cluster = FakeCluster::start(moments[2].content.clone());
     let project = project(world.dir.path(), state.path(), &cluster.url, ExitMode::Delete);
     let run =
-        |full| run_tuned(&project, &sync_name(), RunOptions { full, ..RunOptions::default() }, &Silent, world.tuning);
+        |full| run_tuned(&project, &sync_name(), &RunOptions { full, ..RunOptions::default() }, quiet(), world.tuning);
     let message = run(false).unwrap_err().to_string();
     assert!(message.contains("journal") && message.contains("run s --full"), "{message}");
     let listed = || -> Vec<(String, Option<String>, Option<String>)> {

@@ -251,11 +251,11 @@ fn an_unreachable_cluster_is_named_and_costs_no_state() {
     let mut world = world(ExitMode::Delete);
     world.write(&rows(0..3));
     world.run();
-    let url = std::mem::replace(&mut world.project.cluster.url, "http://127.0.0.1:1".into());
+    let url = std::mem::replace(&mut world.cluster_of_project().url, "http://127.0.0.1:1".into());
     world.tuning.retry.budget = Duration::from_millis(5);
     let message = world.fails();
     assert!(message.contains("gave up trying to describe the collection"), "{message}");
-    world.project.cluster.url = url;
+    world.cluster_of_project().url = url;
     assert_eq!(world.run().sent, 0);
 }
 
@@ -344,7 +344,7 @@ fn a_full_run_is_guarded_by_what_the_cluster_has_beyond_the_state() {
     assert!(error.exit_class() == ExitClass::Blocked && error.to_string().contains("20 of 30"), "{error}");
     assert_eq!(counts(error.report().unwrap()), [0, 0, 20, 10]);
     assert_eq!(world.cluster.records().len(), 30);
-    let report = world.try_run(RunOptions { full: true, accept_removals: true }).unwrap();
+    let report = world.try_run(RunOptions { full: true, accept_removals: true, ..RunOptions::default() }).unwrap();
     assert_eq!((report.swept, world.cluster.records()), (20, expected(&rows(0..10))));
 }
 

@@ -2,7 +2,9 @@
 
 mod cluster;
 mod crashes;
+mod destinations;
 mod faults;
+mod migration;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use tempfile::TempDir;
 
 use self::cluster::{Content, FakeCluster, Fate, Record};
 use super::*;
+use crate::observe::Unobserved;
 use crate::project::{
     Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec, SyncSpec, TlsFiles,
     log::Redaction, log::Retention, push::PushSpec, schedule::Schedule, serve::Serve,
@@ -40,6 +43,19 @@ fn sync_name() -> SyncName {
     SyncName::new("s").unwrap()
 }
 
+fn cluster(url: &str) -> Cluster {
+    Cluster { url: url.into(), key: Secret("secret".into()), tls: TlsFiles::default() }
+}
+
+fn main() -> DestinationName {
+    DestinationName::new("main").unwrap()
+}
+
+/// A run that nobody watches.
+fn quiet() -> Audience<'static> {
+    Audience { progress: &Silent, observer: &Unobserved }
+}
+
 fn world(on_exit: ExitMode) -> World {
     let dir = tempfile::tempdir().unwrap();
     let cluster = FakeCluster::start(Content::default());
@@ -58,6 +74,7 @@ pub(crate) fn spec() -> SyncSpec {
         model: Model::sql("m", "SELECT id, a, b FROM t"),
         key: "id".into(),
         collection: "c".parse().unwrap(),
+        destinations: vec![main()],
         primary_index: None,
         fields: vec![
             field("fa", ValueType::Int, Expression::Column("a".into())),
@@ -75,7 +92,7 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
     let spec = SyncSpec { on_exit, ..spec() };
     Project {
         root: dir.to_path_buf(),
-        cluster: Cluster { url: url.into(), key: Secret("secret".into()), tls: TlsFiles::default() },
+        clusters: BTreeMap::from([(main(), cluster(url))]),
         state_dir: state_dir.to_path_buf(),
         sources: BTreeMap::from([("w".to_owned(), SourceSpec::Sqlite { path: dir.join("w.db") })]),
         syncs: BTreeMap::from([(sync_name(), spec)]),
@@ -88,6 +105,10 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
 }
 
 impl World {
+    fn cluster_of_project(&mut self) -> &mut Cluster {
+        self.project.clusters.get_mut(&main()).unwrap()
+    }
+
     fn spec(&mut self) -> &mut SyncSpec {
         self.project.syncs.get_mut("s").unwrap()
     }
@@ -109,7 +130,7 @@ impl World {
     }
 
     fn try_run(&self, options: RunOptions) -> Result<RunReport, RunError> {
-        run_tuned(&self.project, &sync_name(), options, &Silent, self.tuning)
+        run_tuned(&self.project, &sync_name(), &options, quiet(), self.tuning)
     }
 
     fn run(&self) -> RunReport {
@@ -125,7 +146,7 @@ impl World {
     }
 
     fn state_file(&self) -> PathBuf {
-        let folder = self.project.state_dir.join("s");
+        let folder = self.project.state_dir.join("s/main");
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let mut snapshots = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snapshot-"));
         let found = snapshots.next().unwrap();
@@ -275,7 +296,9 @@ fn bad_keys_fail_the_run_with_examples_or_are_left_out() {
     let codes: Vec<&str> = report.rejections.iter().map(|rejection| rejection.code.as_str()).collect();
     assert_eq!(codes, ["invalid_key", "invalid_key", "duplicate_key", "duplicate_key"]);
     assert_eq!(world.cluster.records().keys().collect::<Vec<_>>(), ["b"]);
-    assert_eq!(rejected(&world.project, &report.id).unwrap(), report.rejections);
+    let kept: Vec<Rejection> =
+        rejected(&world.project, &report.id).unwrap().into_iter().map(|row| row.rejection).collect();
+    assert_eq!(kept, report.rejections);
 }
 
 #[test]
@@ -344,7 +367,7 @@ fn a_plan_says_what_a_run_would_do_and_asks_nobody() {
     table.get_mut("k5").unwrap().1 = "q\"".into();
     table.insert("new".into(), (1, "x".into()));
     world.write(&table);
-    world.project.cluster.url = "http://127.0.0.1:1".into();
+    world.cluster_of_project().url = "http://127.0.0.1:1".into();
     let planned = plan(&world.project, &sync_name(), PlanOptions { full: false, samples: 5 }, &Silent).unwrap();
     let RowCounts { read, added, changed, removed, unchanged, rejected } = planned.rows;
     assert_eq!([read, added, changed, removed, unchanged, rejected], [10, 1, 1, 1, 8, 0]);
@@ -361,7 +384,7 @@ fn one_sync_is_run_by_one_loader_at_a_time() {
     let world = world(ExitMode::Keep);
     world.write(&rows(0..3));
     let state = State::open(&world.project.state_dir).unwrap();
-    let (held, _) = state.hold(&sync_name(), false).unwrap();
+    let held = state.hold(&sync_name()).unwrap();
     let error = world.try_run(RunOptions::default()).unwrap_err();
     assert_eq!((error.exit_class(), error.exit_class().code()), (ExitClass::Locked, 5));
     drop(held);
@@ -376,11 +399,12 @@ fn a_wrong_project_is_told_before_anything_is_sent() {
     let error = world.try_run(RunOptions::default()).unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Config);
     assert!(error.to_string().contains("sync `s`, field `fa`: the column `nope`"), "{error}");
-    world.project.cluster.url = "https://larder.example".into();
-    world.project.cluster.tls.ca = Some(world.dir.path().join("no.pem"));
+    world.cluster_of_project().url = "https://larder.example".into();
+    let missing = world.dir.path().join("no.pem");
+    world.cluster_of_project().tls.ca = Some(missing);
     let error = world.try_run(RunOptions::default()).unwrap_err();
     assert!(error.to_string().contains("no.pem") && error.exit_class() == ExitClass::Config, "{error}");
-    let error = run(&world.project, &SyncName::new("x").unwrap(), RunOptions::default(), &Silent).unwrap_err();
+    let error = run(&world.project, &SyncName::new("x").unwrap(), &RunOptions::default(), quiet()).unwrap_err();
     assert!(error.to_string().contains("the project has: s"), "{error}");
     let states: Vec<String> = history(&world.project, None, 10).unwrap().into_iter().map(|run| run.state).collect();
     assert_eq!(states, ["failed"], "only the run that asked the source is in the history");

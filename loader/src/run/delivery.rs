@@ -1,0 +1,433 @@
+//! A delivery: the part of a run that goes to one destination, from the first look at its cluster to the new state.
+//!
+//! The order of things, and why a crash between any two loses nothing:
+//!
+//! 1. The cluster is asked which run of this sync was its newest. If that is not the one recorded here, the recorded
+//!    state says nothing about the cluster, and that is recorded first.
+//! 2. The rows, which are read once for all destinations, are compared; guards may stop the delivery. Until here the
+//!    cluster is as it was.
+//! 3. Collection and sync are declared, the run is opened, the journal begun, and batches are sent: keys first into the
+//!    journal, then onto the wire.
+//! 4. The run is committed at the cluster.
+//! 5. State and journal become the new state, one transaction makes it count and ends the delivery's row.
+//!
+//! Deliveries of one run share nothing but the rows, so one whose cluster is away, refuses or is slow keeps no other from
+//! its end.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use larder_types::api::{Counts, OpenRun, RunKind as WireKind};
+use larder_types::patch::ExitMode;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use super::Phase;
+use super::execution::Shared;
+use super::guard::{Findings, verdict};
+use super::prepare::{Baseline, Comparison, Prepared, compare, to_send};
+use super::produce::Producer;
+use super::rejections::Rejections;
+use super::report::{DeliveryReport, Outcome, ResendReason, RowCounts, RunKind};
+use super::stop::{Stop, describe};
+use super::supply::{Greeting, Supplied};
+use crate::cancel::Why;
+use crate::diff::join::{Absence, Diff};
+use crate::mapping::Mapping;
+use crate::project::DestinationName;
+use crate::push::batch::Press;
+use crate::push::client::{Client, Known, PushError};
+use crate::push::log::Unlogged;
+use crate::push::sender::{SendLimits, Sender, Sent, locked};
+use crate::state::journal::{Journal, JournalHeader};
+use crate::state::runs::{Closing, DeliveryId, Tally};
+use crate::state::{DestinationState, StateError};
+
+/// Full batches that may wait for a free flight: one is being waited for, one is ready.
+const WAITING: usize = 2;
+/// Rejected rows in a report; the history keeps more.
+pub(super) const REPORTED: usize = 20;
+/// How long a cluster is given to hear that a cancelled run is given up. It would find out by the next run.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) struct Delivery<'a> {
+    shared: &'a Shared<'a>,
+    client: Client,
+    state: DestinationState,
+    resend: Option<ResendReason>,
+    counts: RowCounts,
+    sent: Sent,
+    swept: u64,
+    rejections: Rejections,
+    notes: Vec<String>,
+    /// True once batches may have been sent, so that the journal has the last word.
+    has_journal: bool,
+    /// What the next run is to think of the state.
+    distrust: Option<ResendReason>,
+    /// Every row was sent and answered, but something else is left to do.
+    incomplete: bool,
+}
+
+/// A delivery that has ended.
+pub(super) struct Delivered {
+    pub(super) report: DeliveryReport,
+    /// What is wrong with the project, if that is what stopped it.
+    pub(super) problems: Vec<String>,
+}
+
+impl Delivered {
+    /// A delivery that came to nothing.
+    pub(super) fn failed(destination: DestinationName, error: String) -> Self {
+        let report = DeliveryReport {
+            destination,
+            outcome: Outcome::Failed,
+            resend: None,
+            rows: RowCounts::default(),
+            sent: 0,
+            acknowledged: 0,
+            swept: 0,
+            batches: 0,
+            bytes: 0,
+            error: Some(error),
+            notes: Vec::new(),
+            rejections: Vec::new(),
+        };
+        Self { report, problems: Vec::new() }
+    }
+}
+
+impl<'a> Delivery<'a> {
+    pub(super) fn new(shared: &'a Shared<'a>, client: Client, state: DestinationState, notes: Vec<String>) -> Self {
+        Self {
+            shared,
+            client,
+            distrust: state.row.distrust,
+            state,
+            resend: None,
+            counts: RowCounts::default(),
+            sent: Sent::default(),
+            swept: 0,
+            rejections: Rejections::default(),
+            notes,
+            has_journal: false,
+            incomplete: false,
+        }
+    }
+
+    /// Carries the delivery out.
+    pub(super) fn deliver(mut self, greeting: Greeting<'_>) -> Delivered {
+        let result = self.attempt(greeting);
+        self.finish(result)
+    }
+
+    fn attempt(&mut self, greeting: Greeting<'_>) -> Result<(), Stop> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::failed)?;
+        let Shared { spec, sync, kind, .. } = *self.shared;
+        let mut baseline =
+            Baseline::open(&self.state, &sync.secret, spec, kind == RunKind::Full).map_err(Stop::Failed)?;
+        let cluster = self.ask(&runtime, self.client.look(spec))?;
+        self.check_destination(&runtime, cluster)?;
+        let Supplied { mapping, taken } = greeting.wait()?;
+        baseline.meet(mapping.fingerprint(), self.state.row.distrust);
+        self.notes.extend(baseline.note.clone());
+        self.resend = baseline.resend;
+        self.counts.read = taken.read;
+
+        self.shared.gauge.enter(Phase::Comparing, Some(taken.read));
+        let prepared = compare(spec, &self.state, &baseline, taken, self.comparison())?;
+        let diff = self.decide(prepared, cluster)?;
+
+        self.ask(&runtime, self.client.declare(spec))?;
+        let opened = self.ask(&runtime, self.client.open_run(&self.opening()))?;
+        self.shared.state.database.opened(self.id(), opened.generation.0).map_err(Stop::failed)?;
+        let journal = Mutex::new(self.begin_journal(&baseline, mapping.fingerprint()).map_err(Stop::failed)?);
+        self.has_journal = true;
+        // Somebody may have opened a run since we asked; what it sent is not in our state.
+        self.distrust = Some(ResendReason::Overtaken);
+        let between = cluster.generation + 1..=opened.generation.0.saturating_sub(1);
+        if opened.generation.0 > cluster.generation && self.ask(&runtime, self.client.were_idle(between))? {
+            self.distrust = None;
+        }
+        // A newer run that fences this one off is noticed by the next run here, by its generation.
+        let result = self.push(&runtime, &opened.run, &mapping, &diff, &journal);
+        let result = result.and_then(|()| self.commit(&runtime, &opened.run, &journal));
+        if let Err(Stop::Cancelled(_)) = result {
+            // If it does not get through, the next run closes this one.
+            let abort = self.client.abort(&opened.run);
+            drop(runtime.block_on(async { tokio::time::timeout(ABORT_TIMEOUT, abort).await }));
+        }
+        result
+    }
+
+    /// Waits for an answer of the cluster, or for the run to be cancelled.
+    fn ask<T>(&self, runtime: &Runtime, answer: impl Future<Output = Result<T, PushError>>) -> Result<T, Stop> {
+        runtime.block_on(async {
+            tokio::select! {
+                why = self.shared.cancel.cancelled() => Err(Stop::Cancelled(why)),
+                answer = answer => answer.map_err(Stop::failed),
+            }
+        })
+    }
+
+    fn id(&self) -> DeliveryId<'_> {
+        DeliveryId { run: &self.shared.id, sync: &self.state.sync, destination: &self.state.name }
+    }
+
+    fn is_full(&self) -> bool {
+        self.shared.kind == RunKind::Full
+    }
+
+    /// Compares what the cluster knows of this sync's runs with what is recorded here.
+    fn check_destination(&mut self, runtime: &Runtime, cluster: Known) -> Result<(), Stop> {
+        let recorded = self.state.row.generation;
+        if self.state.row.snapshot.is_none() || cluster.generation == recorded {
+            return Ok(());
+        }
+        let since = recorded + 1..=cluster.generation;
+        if cluster.generation > recorded && self.ask(runtime, self.client.were_idle(since))? {
+            return Ok(());
+        }
+        let reason = if cluster.generation < recorded { ResendReason::DestinationNew } else { ResendReason::Overtaken };
+        let database = &self.shared.state.database;
+        database.distrust(&self.state.sync, &self.state.name, reason).map_err(Stop::failed)?;
+        self.state.row.distrust = Some(reason);
+        self.distrust = Some(reason);
+        Ok(())
+    }
+
+    fn comparison(&self) -> Comparison<'a> {
+        Comparison {
+            all: self.is_full(),
+            absence: Absence::Removed,
+            budget: self.shared.change_budget(),
+            cancel: self.shared.cancel,
+        }
+    }
+
+    /// Says what was found, and asks the guards.
+    fn decide(&mut self, prepared: Prepared, cluster: Known) -> Result<Diff, Stop> {
+        let Prepared { diff, counts, keyless, absence, rejections } = prepared;
+        self.counts = counts;
+        self.rejections = rejections;
+        if absence == Absence::Removed {
+            self.remark(keyless, diff.known, cluster);
+        }
+        self.guard(diff.known, cluster)?;
+        let reason = self.resend.map(ResendReason::as_str);
+        self.shared.state.database.planned(self.id(), self.counts, reason).map_err(Stop::failed)?;
+        Ok(diff)
+    }
+
+    /// Says what this run cannot know of records that should go.
+    fn remark(&mut self, keyless: u64, known: u64, cluster: Known) {
+        if self.shared.spec.on_exit == ExitMode::Keep {
+            return;
+        }
+        if keyless > 0 && self.counts.removed > 0 {
+            self.notes.push(format!(
+                "{keyless} rows have no usable key and were left out; records that they had before are among the {} \
+                 that count as removed",
+                self.counts.removed
+            ));
+        }
+        if !self.is_full() && cluster.records > known {
+            let state = if known == 0 { "is new".to_owned() } else { format!("knows only {known} records") };
+            self.notes.push(format!(
+                "this state {state} but the cluster holds {} records of this sync: `larder-loader run {} --full` \
+                 removes those whose rows have left",
+                cluster.records, self.state.sync
+            ));
+        }
+    }
+
+    fn guard(&mut self, known: u64, cluster: Known) -> Result<(), Stop> {
+        let spec = self.shared.spec;
+        let RowCounts { read, added, changed, removed, unchanged, .. } = self.counts;
+        let mut findings = Findings { read, removed, known };
+        if self.is_full() && self.rejections.count == 0 {
+            // The sweep takes everything that is not confirmed, also records that the state here does not know. After
+            // a rejected row there is none.
+            let swept = cluster.records.saturating_sub(added + changed + unchanged);
+            if swept > removed {
+                findings = Findings { read, removed: swept, known: cluster.records };
+            }
+        }
+        if spec.on_exit == ExitMode::Keep {
+            findings.removed = 0;
+        }
+        match verdict(&spec.guard, findings, self.shared.options.accept_removals) {
+            Some(message) => {
+                // What the run would have removed, as the report of a blocked run says it.
+                self.counts.removed = findings.removed;
+                Err(Stop::Blocked(format!("sync `{}` was stopped before it sent anything: {message}", spec.name)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn opening(&self) -> OpenRun {
+        let RowCounts { added, changed, removed, .. } = self.counts;
+        let removed = if self.shared.spec.on_exit == ExitMode::Keep { 0 } else { removed };
+        let kind = if self.is_full() { WireKind::Full } else { WireKind::Delta };
+        OpenRun { kind, planned: Counts { added, changed, removed } }
+    }
+
+    fn begin_journal(&self, baseline: &Baseline, fingerprint: u128) -> Result<Journal, StateError> {
+        let header = JournalHeader {
+            run: self.shared.id.clone(),
+            sync: self.state.sync.to_string(),
+            collection: self.shared.spec.collection.to_string(),
+            fingerprint,
+            secret: self.shared.sync.secret.clone(),
+            base: baseline.number,
+            base_known: baseline.is_known(),
+        };
+        Ok(Journal::create(&self.state.journal_path(), &header)?)
+    }
+
+    fn push(
+        &mut self,
+        runtime: &Runtime,
+        run: &str,
+        mapping: &Mapping,
+        diff: &Diff,
+        journal: &Mutex<Journal>,
+    ) -> Result<(), Stop> {
+        let Shared { spec, gauge, cancel, kind, .. } = *self.shared;
+        gauge.enter(Phase::Pushing, Some(to_send(kind, spec.on_exit, self.counts)));
+        let fields = mapping.declared().map(|(name, kind)| (name.clone(), kind)).collect();
+        let press = Press::new(fields);
+        let (full_batches, waiting) = mpsc::channel(WAITING);
+        let producer = Producer {
+            mapping,
+            on_exit: spec.on_exit,
+            full: self.is_full(),
+            batch_rows: self.shared.tuning.batch_rows,
+            press: &press,
+            journal,
+            batches: full_batches,
+            rejections: Rejections::default(),
+        };
+        let mut refused = Rejections::default();
+        let mut reject = |rejection| refused.add(rejection);
+        let advance = |rows| gauge.advance(Phase::Pushing, rows);
+        let sender = Sender {
+            wire: &self.client,
+            run,
+            press: &press,
+            journal,
+            reject: &mut reject,
+            advance: &advance,
+            log: &Unlogged,
+            limits: SendLimits { in_flight: self.shared.in_flight, retry: self.shared.tuning.retry },
+            cancel,
+        };
+        let (produced, (sent, result)) = std::thread::scope(|scope| {
+            let producing = scope.spawn(|| producer.produce(diff));
+            let sent = runtime.block_on(sender.send_all(waiting));
+            (producing.join(), sent)
+        });
+        self.sent = sent;
+        self.rejections.append(refused);
+        let produced = produced.map_err(|_| Stop::Failed("the thread that maps rows panicked".to_owned()));
+        let (rejections, filled) = produced?;
+        self.rejections.append(rejections);
+        // If the sender stopped, the producer only noticed that nobody takes batches any more.
+        result.and(filled).map_err(|error| Stop::of_sending(error, cancel.why()))
+    }
+
+    fn commit(&mut self, runtime: &Runtime, run: &str, journal: &Mutex<Journal>) -> Result<(), Stop> {
+        self.shared.gauge.enter(Phase::Committing, None);
+        locked(journal).sync().map_err(Stop::failed)?;
+        if self.is_full() && self.rejections.count > 0 && self.shared.spec.on_exit != ExitMode::Keep {
+            // A rejected row was not confirmed, so the sweep would take its record although the row is still there.
+            self.ask(runtime, self.client.abort(run))?;
+            self.incomplete = true;
+            self.notes.push(format!(
+                "{} rows were rejected, so the cluster was not asked to sweep what this run did not confirm; correct \
+                 them and run --full again",
+                self.rejections.count
+            ));
+            return Ok(());
+        }
+        let info = self.ask(runtime, self.client.commit(run))?;
+        self.swept = info.swept;
+        if self.is_full() {
+            let mut journal = locked(journal);
+            journal.swept().and_then(|()| journal.sync()).map_err(Stop::failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the new state and ends the delivery's row, however the delivery went.
+    fn finish(mut self, result: Result<(), Stop>) -> Delivered {
+        let mut problems = Vec::new();
+        let (mut outcome, mut message) = match result {
+            Ok(()) if self.rejections.count > 0 || self.incomplete => (Outcome::Partial, None),
+            Ok(()) => (Outcome::Succeeded, None),
+            Err(Stop::Blocked(message)) => (Outcome::Blocked, Some(message)),
+            Err(Stop::Cancelled(Why::TimeLimit)) => (Outcome::Failed, Some(describe(Why::TimeLimit).to_owned())),
+            Err(Stop::Cancelled(why)) => (Outcome::Cancelled, Some(describe(why).to_owned())),
+            Err(Stop::Failed(message)) => (Outcome::Failed, Some(message)),
+            Err(Stop::Config(found)) => {
+                problems = found;
+                (Outcome::Failed, Some(problems.join("\n")))
+            }
+        };
+        self.counts.rejected = self.rejections.count;
+        if let Err(error) = self.close(outcome, message.as_deref()) {
+            // The delivery stays open in the database, and the next run will work its journal into the state.
+            let said = message.map_or_else(
+                || "everything was sent, but the new state could not be written".to_owned(),
+                |message| format!("{message}; then the state could not be written"),
+            );
+            (outcome, message) = (Outcome::Failed, Some(format!("{said}: {error}")));
+        }
+        Delivered { report: self.report(outcome, message), problems }
+    }
+
+    fn close(&mut self, outcome: Outcome, error: Option<&str>) -> Result<(), StateError> {
+        let mut snapshot = self.state.row.snapshot;
+        if self.has_journal {
+            snapshot = self.state.merge(&self.shared.id)?.snapshot;
+        }
+        let closing = Closing {
+            state: outcome.as_str(),
+            reason: self.resend.map(ResendReason::as_str),
+            error,
+            tally: Tally {
+                rows: self.counts,
+                sent: self.sent.rows,
+                acknowledged: self.sent.acknowledged,
+                swept: self.swept,
+                batches: self.sent.batches,
+                bytes: self.sent.bytes,
+            },
+            rejections: &self.rejections.kept,
+            snapshot,
+            distrust: self.distrust,
+        };
+        self.shared.state.database.close(self.id(), &closing)?;
+        self.state.row.snapshot = snapshot;
+        self.state.sweep_files()
+    }
+
+    fn report(self, outcome: Outcome, error: Option<String>) -> DeliveryReport {
+        let mut rejections = self.rejections.kept;
+        rejections.truncate(REPORTED);
+        DeliveryReport {
+            destination: self.state.name,
+            outcome,
+            resend: self.resend,
+            rows: self.counts,
+            sent: self.sent.rows,
+            acknowledged: self.sent.acknowledged,
+            swept: self.swept,
+            batches: self.sent.batches,
+            bytes: self.sent.bytes,
+            error,
+            notes: self.notes,
+            rejections,
+        }
+    }
+}

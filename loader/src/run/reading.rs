@@ -1,0 +1,101 @@
+//! Reading: the rows of a query, taken in once for all destinations.
+
+use std::sync::Arc;
+
+use larder_types::key::KeyError;
+
+use super::Phase;
+use super::gauge::Gauge;
+use super::stop::Stop;
+use crate::cancel::Cancel;
+use crate::diff::Intake;
+use crate::diff::join::MAX_EXAMPLES;
+use crate::diff::spill::Spilled;
+use crate::mapping::Mapping;
+use crate::source::RowStream;
+
+/// What the query returned, ready to be compared. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Taken {
+    pub(super) spilled: Arc<Spilled>,
+    /// Rows that the query returned.
+    pub(super) read: u64,
+    pub(super) bad: Arc<BadKeys>,
+}
+
+/// Takes in all rows.
+pub(super) fn take_in(
+    mapping: &Mapping,
+    rows: RowStream,
+    mut intake: Intake,
+    gauge: &Gauge<'_>,
+    cancel: &Cancel,
+) -> Result<Taken, Stop> {
+    let mut read = 0;
+    let mut bad = BadKeys::default();
+    let mut cells = Vec::new();
+    for batch in rows.batches {
+        // Before the error: whoever is told to stop may well say that it failed.
+        if let Some(why) = cancel.why() {
+            return Err(Stop::Cancelled(why));
+        }
+        let batch = batch.map_err(|error| Stop::Failed(format!("reading stopped after {read} rows: {error}")))?;
+        let reader = mapping
+            .reader(&batch)
+            .map_err(|error| Stop::Failed(format!("the source's rows cannot be read: {error}")))?;
+        for row in 0..batch.num_rows() {
+            read += 1;
+            match reader.key(row) {
+                Ok(key) => {
+                    cells.clear();
+                    reader.encode(row, &mut cells);
+                    intake.add(read, &key, &cells).map_err(Stop::failed)?;
+                }
+                Err(error) => bad.add(read, error),
+            }
+        }
+        gauge.advance(Phase::Reading, batch.num_rows() as u64);
+    }
+    Ok(Taken { spilled: Arc::new(intake.finish()), read, bad: Arc::new(bad) })
+}
+
+/// Rows without a usable key. Which records they had before cannot be told.
+#[derive(Debug, Default)]
+pub(super) struct BadKeys {
+    pub(super) nulls: BadRows,
+    /// Empty, too long, or of a kind that has no one text.
+    pub(super) unusable: BadRows,
+}
+
+/// Rows with one kind of bad key: their number, and the first of them.
+#[derive(Debug, Default)]
+pub(super) struct BadRows {
+    pub(super) count: u64,
+    pub(super) first: Vec<(u64, KeyError)>,
+}
+
+impl BadKeys {
+    fn add(&mut self, row: u64, error: KeyError) {
+        let rows = if error == KeyError::Null { &mut self.nulls } else { &mut self.unusable };
+        rows.count += 1;
+        if rows.first.len() < MAX_EXAMPLES {
+            rows.first.push((row, error));
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.nulls.count + self.unusable.count
+    }
+}
+
+impl BadRows {
+    /// The first rows, as a message names them.
+    pub(super) fn places(&self) -> String {
+        let rows: Vec<String> = self.first.iter().map(|(row, _)| row.to_string()).collect();
+        format!("row {}{}", rows.join(", "), more(self.count, rows.len()))
+    }
+}
+
+pub(super) fn more(count: u64, named: usize) -> &'static str {
+    if count > named as u64 { ", …" } else { "" }
+}

@@ -14,6 +14,7 @@ mod compare;
 mod connection;
 mod cpu;
 mod duration;
+mod liquid;
 mod listener;
 mod load;
 mod open_loop;
@@ -45,6 +46,8 @@ enum Command {
     Cluster(cluster::Options),
     /// Measure the storage engine in this process, beside hash tables of the same rows
     Storage(storage::Options),
+    /// Measure templates of mappings beside the liquid crate
+    Liquid(liquid::Options),
     /// Serve one fixed answer until standard input closes
     BareHyper(bare::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<()> {
             show(&on_one_thread(cluster::measure(options))?, json)
         }
         Command::Storage(options) => show(&storage::measure(&options)?, options.json),
+        Command::Liquid(options) => show(&liquid::measure(&options)?, options.json),
         Command::BareHyper(options) => bare::serve(&options),
     }
 }

@@ -116,3 +116,13 @@ fn mistakes_are_named() {
         assert!(error.contains(words), "{arguments:?} printed: {error}");
     }
 }
+
+#[test]
+fn templates_are_measured_beside_the_crate() {
+    let report = json(&["liquid", "--windows", "2", "--renders", "70", "--json"]);
+    let rows = report["rows"].as_array().unwrap();
+    let judged = rows.iter().filter(|row| !row["goal"].is_null()).count();
+    assert_eq!((rows.len(), judged), (14, 6), "{rows:?}");
+    assert!(rows.iter().all(|row| row["figure"].as_f64().is_some_and(|figure| figure > 0.0)), "{rows:?}");
+    assert!(!run(&["liquid", "--windows", "0"]).status.success());
+}

@@ -22,7 +22,7 @@ const DIRECTIONS: [(&str, &[&str]); 7] = [
     ("larder-replication", &["larder-types", "larder-storage"]),
     ("larder-server", &["larder-types", "larder-storage", "larder-replication"]),
     ("larder-loader", &["larder-types"]),
-    ("larder-bench", &["larder-types", "larder-storage"]),
+    ("larder-bench", &["larder-types", "larder-storage", "larder-loader"]),
     ("larder-tests", &["larder-types", "larder-storage", "larder-replication", "larder-server", "larder-loader"]),
 ];
 

@@ -14,9 +14,9 @@ mod lookups;
 mod memory;
 mod redis;
 mod replacement;
-mod report;
+pub(crate) mod report;
 mod restart;
-mod times;
+pub(crate) mod times;
 mod updates;
 mod zipf;
 
@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 
 use self::feed::Feed;
-pub(crate) use self::report::Report;
+use self::report::Report;
 use self::updates::Updates;
 
 /// The seed of all that is random, and of the placement hash.

@@ -123,6 +123,11 @@ impl Times {
         (*smallest, *middle) = (least(windows), median(windows));
     }
 
+    /// The least time of a contestant.
+    pub(crate) fn least(&self, contestant: usize) -> f64 {
+        self.contestants[contestant].least
+    }
+
     /// One contestant's time over another's.
     pub(crate) fn ratio(&self, one: usize, other: usize) -> Ratio {
         let (one, other) = (&self.contestants[one], &self.contestants[other]);

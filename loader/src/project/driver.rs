@@ -10,6 +10,7 @@ use super::sheet::{Fields, Sheet};
 use super::suggest::nearest;
 use super::{Secret, is_plain_name};
 use crate::source::adbc::known::{self, KNOWN};
+use crate::source::adbc::uri_password;
 use crate::source::dialect::Dialect;
 
 /// How long a login may take unless the source says otherwise.
@@ -30,6 +31,8 @@ pub struct DriverSource {
     pub(crate) options: BTreeMap<String, Secret>,
     /// The options whose values must not be shown: those that hold variables, and those named like secrets.
     pub(crate) secret_options: Vec<String>,
+    /// A secret that is written out in the file: its line, and a remark on it.
+    pub(crate) written_out: Option<(u32, String)>,
     /// How long loading the driver and logging in may take.
     pub(crate) login_timeout: Duration,
     /// How long a query may take to its first rows, and then from rows to rows.
@@ -97,6 +100,7 @@ impl DriverSource {
             uri: None,
             options: BTreeMap::new(),
             secret_options: Vec::new(),
+            written_out: None,
             login_timeout: LOGIN,
             query_timeout: QUERY,
             root: PathBuf::from("."),
@@ -107,8 +111,11 @@ impl DriverSource {
 /// Reads a source whose `driver` is neither of the embedded ones.
 pub(super) fn read(mut fields: Fields, root: &Path, sheet: &mut Sheet) -> Option<DriverSource> {
     let driver = fields.read("driver", sheet, |node, sheet| read_name(node, root, sheet));
-    let uri = fields.take("uri").map(|node| sheet.text(node, "uri"));
-    let options = fields.take("options").map(|node| read_options(node, sheet));
+    let uri = fields.take("uri");
+    let options = fields.take("options");
+    let written_out = written_out(uri.as_ref(), options.as_ref());
+    let uri = uri.map(|node| sheet.text(node, "uri"));
+    let options = options.map(|node| read_options(node, sheet));
     let entrypoint = fields.take("entrypoint").map(|node| sheet.text(node, "entrypoint"));
     let dialect = fields.take("dialect").map(|node| sheet.choice(node, "dialect", &Dialect::ALL));
     let timeouts = fields.take("timeouts").map(|node| read_timeouts(node, sheet));
@@ -124,10 +131,28 @@ pub(super) fn read(mut fields: Fields, root: &Path, sheet: &mut Sheet) -> Option
         entrypoint: entrypoint.flatten(),
         options,
         secret_options,
+        written_out,
         login_timeout,
         query_timeout,
         root: root.to_path_buf(),
     })
+}
+
+/// A password or the like that stands in the file itself.
+fn written_out(uri: Option<&Node>, options: Option<&Node>) -> Option<(u32, String)> {
+    let is_text = |node: &Node| match &node.content {
+        Content::Text { text, from_variable: false } => Some(text.clone()),
+        _ => None,
+    };
+    let remark = |node: &Node, what: &str| {
+        (node.line, format!("{what} holds a secret that is written out here; keep secrets out of files: `${{NAME}}`"))
+    };
+    if let Some(uri) = uri.filter(|uri| is_text(uri).is_some_and(|text| uri_password(&text).is_some())) {
+        return Some(remark(uri, "`uri`"));
+    }
+    let Some(Node { content: Content::Map(entries), .. }) = options else { return None };
+    let entry = entries.iter().find(|entry| is_secret_name(&entry.key) && is_text(&entry.node).is_some())?;
+    Some(remark(&entry.node, &format!("option `{}`", entry.key)))
 }
 
 fn dialect_of(driver: &DriverName) -> Dialect {
@@ -202,4 +227,68 @@ fn read_timeouts(node: Node, sheet: &mut Sheet) -> Option<(Duration, Duration)> 
     };
     let (login, query) = (span(login, "login", LOGIN), span(query, "query", QUERY));
     Some((login?, query?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{problems, try_load};
+    use super::*;
+    use crate::project::SourceSpec;
+
+    fn load(text: &str) -> (DriverSource, Vec<String>) {
+        let project = try_load(&[("sources/s.yml", text)]).unwrap();
+        let SourceSpec::Driver(source) = &project.sources["s"] else { panic!("not a driver: {text}") };
+        (source.as_ref().clone(), project.warnings.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn whole_source_is_read() {
+        let (source, warnings) = load(
+            "driver: postgresql\nuri: \"postgresql://me:${KEY}@host/db\"\nentrypoint: Init\n\
+             options: {a: x, b: 1, c: true, token: \"${KEY}\"}\ntimeouts: {login: 5s, query: 10m}\n",
+        );
+        assert_eq!(source.driver, DriverName::Name("postgresql".to_owned()));
+        assert_eq!((source.dialect, source.entrypoint.as_deref()), (Dialect::Postgres, Some("Init")));
+        assert_eq!(source.uri.as_ref().unwrap().0, "postgresql://me:the secret@host/db");
+        let options: Vec<_> = source.options.iter().map(|(name, value)| (name.as_str(), value.0.as_str())).collect();
+        assert_eq!(options, [("a", "x"), ("b", "1"), ("c", "true"), ("token", "the secret")]);
+        assert_eq!(source.secret_options, ["token"]);
+        assert_eq!((source.login_timeout, source.query_timeout), (Duration::from_secs(5), Duration::from_secs(600)));
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert!(!format!("{source:?}").contains("the secret"));
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let (source, _) = load("driver: drivers/libduckdb.so\n");
+        let DriverName::Library(library) = &source.driver else { panic!("not a path") };
+        assert!(library.ends_with("drivers/libduckdb.so") && library.is_absolute());
+        assert_eq!((source.dialect, source.uri.is_none()), (Dialect::DuckDb, true));
+        assert_eq!((source.login_timeout, source.query_timeout), (LOGIN, QUERY));
+        assert_eq!(load("driver: my-own\n").0.dialect, Dialect::Standard);
+        assert_eq!(load("driver: my-own\ndialect: mysql\n").0.dialect, Dialect::MySql);
+    }
+
+    #[test]
+    fn mistakes_are_reported_and_secrets_in_files_remarked_on() {
+        for (text, expected) in [
+            ("driver: postgresq\n", "did you mean `postgresql`"),
+            ("driver: \"a b\"\n", "the name of an ADBC driver"),
+            ("driver: duckdb\npath: x\n", "unknown key `path`"),
+            ("driver: duckdb\noptions: {a: [1]}\n", "`a` must be a text"),
+            ("driver: duckdb\ntimeouts: {login: 0s}\n", "longer than nothing"),
+            ("driver: duckdb\ntimeouts: {login: soon}\n", "span of time"),
+            ("driver: duckdb\ndialect: latin\n", "`latin` is unknown"),
+        ] {
+            let found = problems(&[("sources/s.yml", text)]);
+            assert!(found.contains(expected), "{text}: {found}");
+        }
+        for text in [
+            "driver: postgresql\nuri: postgresql://me:hunter2@host/db\n",
+            "driver: snowflake\noptions: {username: me, password: hunter2}\n",
+        ] {
+            let (_, warnings) = load(text);
+            assert!(warnings[0].starts_with("sources/s.yml:2: ") && !warnings[0].contains("hunter2"), "{warnings:?}");
+        }
+    }
 }

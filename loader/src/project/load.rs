@@ -19,7 +19,7 @@ const SETTINGS_FILE: &str = "larder.yml";
 
 /// Loads the project in `root` with the given variables.
 pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Problems> {
-    let mut loading = Loading { root, variables, problems: Vec::new() };
+    let mut loading = Loading { root, variables, problems: Vec::new(), warnings: Vec::new() };
     if !root.join(SETTINGS_FILE).is_file() {
         let message = format!(
             "no such file in {}; give the project's folder with --project, or make a project with `larder-loader init`",
@@ -51,6 +51,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
     };
     let warning = |(line, message)| Problem::at(Path::new(SETTINGS_FILE), line, message);
     let mut warnings: Vec<Problem> = settings.warnings.into_iter().map(warning).collect();
+    warnings.extend(loading.warnings);
     warnings.extend(schedule::over(&syncs, jiff::Timestamp::now()));
     Ok(Project {
         root: root.to_path_buf(),
@@ -70,6 +71,7 @@ struct Loading<'a> {
     root: &'a Path,
     variables: Variables<'a>,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 impl Loading<'_> {
@@ -98,6 +100,10 @@ impl Loading<'_> {
         let mut sources = BTreeMap::new();
         for (name, file) in self.files("sources", &["yml", "yaml"]) {
             let spec = self.sheet(&file, |node, sheet| source_file::read(node, root, sheet));
+            if let Some(SourceSpec::Driver(source)) = &spec {
+                let warning = source.written_out.iter().map(|(line, remark)| Problem::at(&file, *line, remark));
+                self.warnings.extend(warning);
+            }
             sources.insert(name, spec);
         }
         sources

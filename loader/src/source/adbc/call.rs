@@ -47,7 +47,7 @@ pub(super) fn secrets(source: &DriverSource) -> Vec<String> {
 }
 
 /// The password in a URI: `scheme://user:password@host`, or without a scheme.
-fn password(uri: &str) -> Option<&str> {
+pub(crate) fn password(uri: &str) -> Option<&str> {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let (user, _) = rest.rsplit_once('@')?;
     user.split_once(':').map(|(_, password)| password)
@@ -177,6 +177,7 @@ fn postgres_type(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::project::Secret;
 
     #[test]
     fn passwords_are_found_in_uris() {
@@ -191,6 +192,32 @@ mod tests {
         }
         assert_eq!(decoded("p%40ss%2"), "p@ss%2");
         assert_eq!(decoded("100%é"), "100%é");
+    }
+
+    #[test]
+    fn everything_secret_of_a_source_is_known() {
+        let mut source = DriverSource::bare("postgresql").unwrap();
+        source.uri = Some(Secret("postgresql://me:p%40ss@host/db".to_owned()));
+        source.options = [("token", "t0ken-of-mine"), ("role", "reader")]
+            .map(|(name, value)| (name.to_owned(), Secret(value.to_owned())))
+            .into();
+        source.secret_options = vec!["token".to_owned()];
+        assert_eq!(secrets(&source), ["t0ken-of-mine", "p%40ss", "p@ss"]);
+    }
+
+    #[test]
+    fn options_go_where_they_belong() {
+        let mut source = DriverSource::bare("snowflake").unwrap();
+        source.options =
+            [("adbc.snowflake.sql.db", "d"), ("adbc.connection.x", "c"), ("adbc.rpc.result_queue_size", "9")]
+                .map(|(name, value)| (name.to_owned(), Secret(value.to_owned())))
+                .into();
+        let (database, connection, statement) = options(&source, true).unwrap();
+        let login = ("adbc.snowflake.sql.client_option.login_timeout".to_owned(), "30s".to_owned());
+        assert_eq!(database, [login, ("adbc.snowflake.sql.db".to_owned(), "d".to_owned())]);
+        assert_eq!(connection, [("adbc.connection.x".to_owned(), "c".to_owned())]);
+        let sizes: Vec<_> = statement.iter().filter(|hint| hint.name == "adbc.rpc.result_queue_size").collect();
+        assert!(matches!(sizes.as_slice(), [hint] if hint.value == "9" && hint.required), "{sizes:?}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_schema::{ArrowError, SchemaRef};
 
+pub(crate) use self::call::password as uri_password;
 use self::fault::{Fault, Stage};
 use self::frame::{DataReader, Kind};
 use self::locate::Found;

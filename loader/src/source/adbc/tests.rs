@@ -32,6 +32,7 @@ fn source(driver: &str, uri: Option<&str>) -> DriverSource {
         uri: uri.map(|uri| Secret(uri.to_owned())),
         options: BTreeMap::new(),
         secret_options: Vec::new(),
+        written_out: None,
         login_timeout: Duration::from_secs(60),
         query_timeout: Duration::from_secs(60),
         root: std::env::temp_dir(),

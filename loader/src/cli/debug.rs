@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::output::{complain, say};
 use super::say_json;
+use crate::cancel::Cancel;
 use crate::project::{Cluster, DestinationName, Project, SourceSpec};
 use crate::push::client::Client;
 use crate::push::retry::RetryPolicy;
@@ -71,7 +72,7 @@ fn note(subject: &str, what: &'static str, result: Result<String, String>, check
 fn check_source(project: &Project, name: &str, spec: &SourceSpec, checks: &mut Vec<Check>) {
     let subject = format!("source {name}");
     if let SourceSpec::Driver(driver) = spec {
-        let adbc = match Adbc::new(driver) {
+        let adbc = match Adbc::new(driver, &Cancel::default()) {
             Ok(adbc) => adbc,
             Err(error) => {
                 note(&subject, "driver", Err(error.to_string()), checks);

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::output::{complain, say};
 use super::say_json;
+use crate::cancel::Cancel;
 use crate::project::DriverSource;
 use crate::project::suggest::hint;
 use crate::run::ExitClass;
@@ -149,7 +150,7 @@ fn check(names: Vec<String>, json: bool) -> ExitClass {
         let mut line = Line::of(&name, &found);
         if found.is_ok() {
             line.problem = DriverSource::bare(&name)
-                .and_then(|source| Adbc::new(&source).and_then(|adbc| adbc.load()).err())
+                .and_then(|source| Adbc::new(&source, &Cancel::default()).and_then(|adbc| adbc.load()).err())
                 .map(|error| error.to_string());
         }
         let loads = line.problem.is_none();

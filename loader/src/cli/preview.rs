@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::output::{complain, say};
 use super::say_json;
+use crate::cancel::Cancel;
 use crate::mapping::column::{Column, is_supported};
 use crate::mapping::{self, Mapping};
 use crate::project::{Project, SyncSpec};
@@ -76,7 +77,7 @@ type Problems = (ExitClass, Vec<String>);
 fn rows(project: &Project, sync: &SyncSpec, wanted: &Wanted) -> Result<Vec<Row>, Problems> {
     let failed = |error: &dyn std::fmt::Display| (ExitClass::Failed, vec![error.to_string()]);
     let spec = project.sources.get(&sync.source).ok_or_else(|| failed(&"the sync's source is not there"))?;
-    let stream = source::open(project, spec, &sync.model).map_err(|error| failed(&error))?;
+    let stream = source::open(project, spec, &sync.model, &Cancel::default()).map_err(|error| failed(&error))?;
     let mapping = mapping::compile(sync, &stream.schema)
         .map_err(|problems| (ExitClass::Config, problems.iter().map(ToString::to_string).collect()))?;
     let mut shown = Vec::new();

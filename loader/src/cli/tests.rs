@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::{CommandFactory, Parser};
 
 use super::{Arguments, Command, dispatch, worst};
+use crate::cancel::Cancel;
 use crate::project::Project;
 use crate::run::ExitClass;
 use crate::{mapping, source};
@@ -45,7 +46,7 @@ fn new_project_is_valid_and_its_model_gives_rows() {
 
     let project = Project::load(Path::new(&dir)).unwrap();
     let sync = project.syncs.values().next().unwrap();
-    let stream = source::open(&project, &project.sources[&sync.source], &sync.model).unwrap();
+    let stream = source::open(&project, &project.sources[&sync.source], &sync.model, &Cancel::default()).unwrap();
     assert!(mapping::compile(sync, &stream.schema).is_ok(), "the types of the rows do not suit the mapping");
     assert_eq!(stream.batches.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 3);
 }

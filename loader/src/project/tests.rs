@@ -296,7 +296,7 @@ fn wrong_sources_and_settings_are_reported() {
     for (name, text, expected) in [
         ("larder.yml", "", "larder.yml:1: larder.yml must be a mapping, not nothing"),
         ("larder.yml", "state: x\n", "larder.yml:1: larder.yml needs one of `cluster`, `clusters`"),
-        ("larder.yml", "cluster: {url: \"http://a\"}\n", "larder.yml:1: `cluster` lacks the key `key`"),
+        ("larder.yml", "cluster: {url: \"http://a\"}\n", "larder.yml:1: the cluster lacks the key `key`"),
         ("larder.yml", "cluster: {url: \"ftp://a\", key: k}\n", "`cluster.url`: must be `http://host:port`"),
         ("larder.yml", "cluster: {url: \"http://a\", key: k, ca: c}\n", "its `url` must begin with https://"),
         (

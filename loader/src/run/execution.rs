@@ -184,9 +184,11 @@ fn not_taken_up(shared: &Shared<'_>, name: &DestinationName, message: String) ->
 /// Reads the rows that are compared with `known` rows at most.
 fn read(setup: &Setup<'_>, shared: &Shared<'_>, known: u64) -> Result<Supplied, Stop> {
     shared.gauge.enter(Phase::Reading, None);
-    let (rows, mapping) = open(setup.project, setup.spec).map_err(|error| match error {
-        RunError::Config(problems) => Stop::Config(problems),
-        other => Stop::failed(other),
+    let opened = open(setup.project, setup.spec, shared.cancel);
+    let (rows, mapping) = opened.map_err(|error| match (error, shared.cancel.why()) {
+        (_, Some(why)) => Stop::Cancelled(why),
+        (RunError::Config(problems), None) => Stop::Config(problems),
+        (other, None) => Stop::failed(other),
     })?;
     let secret = shared.sync.secret.clone();
     let intake = Intake::new(shared.sync.folder(), Parts::for_rows(known), secret, setup.tuning.spill_bytes);

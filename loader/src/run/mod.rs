@@ -188,7 +188,7 @@ pub fn plan(
         .map(|name| take_up(&state, &held, name, options.full).map(|(state, _)| state))
         .collect::<Result<_, _>>()?;
     progress.phase(Phase::Reading, None);
-    let (rows, mapping) = open(project, spec)?;
+    let (rows, mapping) = open(project, spec, &Cancel::default())?;
     let planning = plan::Planning { spec, mapping: &mapping, sync: &held, options, progress };
     let mut plan = planning.plan(rows, &destinations).map_err(|stop| RunError::Failed {
         message: match stop {
@@ -310,12 +310,12 @@ fn take_up(
 }
 
 /// Opens the source and compiles the mapping against its columns.
-fn open(project: &Project, spec: &SyncSpec) -> Result<(RowStream, Mapping), RunError> {
+fn open(project: &Project, spec: &SyncSpec, cancel: &Cancel) -> Result<(RowStream, Mapping), RunError> {
     let source = project
         .sources
         .get(&spec.source)
         .ok_or_else(|| RunError::Config(vec![format!("sync `{}`: there is no source `{}`", spec.name, spec.source)]))?;
-    let rows = source::open(project, source, &spec.model)
+    let rows = source::open(project, source, &spec.model, cancel)
         .map_err(|error| RunError::Failed { message: format!("sync `{}`: {error}", spec.name), report: None })?;
     let mapping = mapping::compile(spec, &rows.schema)
         .map_err(|problems| RunError::Config(problems.iter().map(Problem::to_string).collect()))?;

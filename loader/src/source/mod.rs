@@ -33,6 +33,7 @@ mod tests;
 pub(crate) mod warehouse;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -40,7 +41,11 @@ use arrow_schema::SchemaRef;
 use self::dialect::Dialect;
 use self::statement::Statement;
 use self::warehouse::Warehouse;
+use crate::cancel::Cancel;
 use crate::project::{Model, Project, SourceSpec};
+
+/// How long a thread waits for rows before it looks whether it is to go on.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
 
 /// Most rows in one batch.
 pub(crate) const BATCH_ROWS: usize = 4096;
@@ -74,6 +79,9 @@ pub enum SourceError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// Whoever asked for the rows wants them no more.
+    #[error("reading was cancelled")]
+    Cancelled,
     /// A value does not fit its column.
     #[error("{place}, row {row}, column `{column}`: {reason}")]
     Cell {
@@ -112,9 +120,11 @@ pub struct RowStream {
 /// anything that SQLite runs the values of the first batch decide: integers, floats where there is any float, text
 /// where there is any text (see `dynamic`); where they are all NULL, the declared type or a `CAST` decides.
 ///
+/// The rows end with [`SourceError::Cancelled`] soon after `cancel` was decided, also while a database is waited for.
+///
 /// # Errors
 /// When the source cannot be opened or the statement is refused.
-pub fn open(project: &Project, spec: &SourceSpec, model: &Model) -> Result<RowStream, SourceError> {
+pub fn open(project: &Project, spec: &SourceSpec, model: &Model, cancel: &Cancel) -> Result<RowStream, SourceError> {
     match (spec, model) {
         (SourceSpec::Files { tables }, Model::Table(name)) => {
             let table = table::Table::open(name, table::find(tables, name)?)?;
@@ -122,11 +132,11 @@ pub fn open(project: &Project, spec: &SourceSpec, model: &Model) -> Result<RowSt
         }
         (SourceSpec::Files { tables }, model @ Model::Sql { .. }) => {
             let select = Statement::of(model, Dialect::Sqlite);
-            let scratch = scratch::load(tables, &select, &project.state_dir.join("tmp"))?;
-            query::open(scratch, &select)
+            let scratch = scratch::load(tables, &select, &project.state_dir.join("tmp"), cancel)?;
+            query::open(scratch, &select, cancel)
         }
         (spec, model) => {
-            let warehouse = database(spec)?;
+            let warehouse = database(spec, cancel)?;
             warehouse.query(&Statement::of(model, warehouse.dialect()))
         }
     }
@@ -146,7 +156,7 @@ pub fn describe(spec: &SourceSpec, model: &Model) -> Result<SchemaRef, SourceErr
             scratch::describe(tables, &Statement::of(model, Dialect::Sqlite))
         }
         (spec, model) => {
-            let warehouse = database(spec)?;
+            let warehouse = database(spec, &Cancel::default())?;
             warehouse.describe(&Statement::of(model, warehouse.dialect()))
         }
     }
@@ -158,13 +168,13 @@ pub fn describe(spec: &SourceSpec, model: &Model) -> Result<SchemaRef, SourceErr
 ///
 /// # Errors
 /// As [`open`].
-pub fn count(spec: &SourceSpec, model: &Model) -> Result<Option<u64>, SourceError> {
-    match warehouse::warehouse(spec)? {
+pub fn count(spec: &SourceSpec, model: &Model, cancel: &Cancel) -> Result<Option<u64>, SourceError> {
+    match warehouse::warehouse(spec, cancel)? {
         Some(warehouse) => warehouse::count(warehouse.as_ref(), model).map(Some),
         None => Ok(None),
     }
 }
 
-fn database(spec: &SourceSpec) -> Result<Box<dyn Warehouse>, SourceError> {
-    warehouse::warehouse(spec)?.ok_or_else(|| SourceError::Message("the source has no database".to_owned()))
+fn database(spec: &SourceSpec, cancel: &Cancel) -> Result<Box<dyn Warehouse>, SourceError> {
+    warehouse::warehouse(spec, cancel)?.ok_or_else(|| SourceError::Message("the source has no database".to_owned()))
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use arrow_array::{ArrayRef, RecordBatch};
@@ -20,7 +20,8 @@ use super::dynamic::{DynamicColumn, Kind};
 use super::guard::Guard;
 use super::statement::{Statement, replace};
 use super::warehouse::Warehouse;
-use super::{BATCH_ROWS, RowStream, SourceError};
+use super::{BATCH_ROWS, CANCEL_POLL, RowStream, SourceError};
+use crate::cancel::Cancel;
 
 /// Batches that may be ready before they are asked for.
 const QUEUE: usize = 2;
@@ -40,11 +41,12 @@ pub(super) struct Shape {
 /// An existing SQLite database, which is only read.
 pub(super) struct Database {
     path: PathBuf,
+    cancel: Cancel,
 }
 
 impl Database {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf() }
+    pub(super) fn new(path: &Path, cancel: &Cancel) -> Self {
+        Self { path: path.to_path_buf(), cancel: cancel.clone() }
     }
 }
 
@@ -58,7 +60,7 @@ impl Warehouse for Database {
     }
 
     fn query(&self, statement: &Statement) -> Result<RowStream, SourceError> {
-        open(connect(&self.path)?, statement)
+        open(connect(&self.path)?, statement, &self.cancel)
     }
 
     fn describe(&self, statement: &Statement) -> Result<SchemaRef, SourceError> {
@@ -174,7 +176,7 @@ fn schema(columns: &[(String, Kind)]) -> SchemaRef {
 }
 
 /// Runs a statement on a connection of its own, under the guard, and streams its rows.
-pub(super) fn open(mut connection: Connection, select: &Statement) -> Result<RowStream, SourceError> {
+pub(super) fn open(mut connection: Connection, select: &Statement, cancel: &Cancel) -> Result<RowStream, SourceError> {
     let shape = check(&mut connection, select)?;
     Guard::set(&mut connection).map_err(|error| sqlite_fault(select, &error))?;
     let interrupt = connection.get_interrupt_handle();
@@ -184,8 +186,13 @@ pub(super) fn open(mut connection: Connection, select: &Statement) -> Result<Row
         .name("query".to_owned())
         .spawn(move || reading.run(&connection, &sender))
         .map_err(|error| select.fault(format!("no thread to run it on: {error}")))?;
-    let mut batches =
-        QueryBatches { select: select.clone(), receiver: Some(receiver), interrupt, thread: Some(thread) };
+    let mut batches = QueryBatches {
+        select: select.clone(),
+        receiver: Some(receiver),
+        interrupt,
+        thread: Some(thread),
+        cancel: cancel.clone(),
+    };
     match batches.receive() {
         Some(Ok(Message::Schema(schema))) => Ok(RowStream { schema, batches: Box::new(batches) }),
         Some(Err(error)) => Err(error),
@@ -234,12 +241,20 @@ struct QueryBatches {
     receiver: Option<Receiver<Result<Message, SourceError>>>,
     interrupt: InterruptHandle,
     thread: Option<JoinHandle<()>>,
+    cancel: Cancel,
 }
 
 impl QueryBatches {
     fn receive(&mut self) -> Option<Result<Message, SourceError>> {
         let receiver = self.receiver.as_ref()?;
-        let message = receiver.recv().unwrap_or_else(|_| Err(self.cut_off()));
+        let message = loop {
+            match receiver.recv_timeout(CANCEL_POLL) {
+                Err(RecvTimeoutError::Timeout) if self.cancel.why().is_some() => break Err(SourceError::Cancelled),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break Err(self.cut_off()),
+                Ok(message) => break message,
+            }
+        };
         if matches!(message, Ok(Message::End) | Err(_)) {
             self.receiver = None;
         }

@@ -12,11 +12,12 @@ use arrow_schema::SchemaRef;
 use rusqlite::Connection;
 use rusqlite::types::ToSqlOutput;
 
+use super::SourceError;
 use super::cells::{Cells, declaration};
 use super::query::{self, Shape, quoted};
 use super::statement::Statement;
 use super::table::Table;
-use super::{Batches, SourceError};
+use crate::cancel::Cancel;
 use crate::project::FileTable;
 use crate::project::suggest::hint;
 
@@ -34,6 +35,7 @@ pub(super) fn load(
     tables: &BTreeMap<String, FileTable>,
     select: &Statement,
     folder: &Path,
+    cancel: &Cancel,
 ) -> Result<Connection, SourceError> {
     let (mut connection, opened) = empty(tables, select)?;
     let shape = query::check(&mut connection, select).map_err(|error| name_tables(error, tables))?;
@@ -47,7 +49,11 @@ pub(super) fn load(
         create_table(&connection, &name, &table.schema())?;
         let insert = insert_statement(&name, &wanted);
         let mut insert = connection.prepare(&insert).map_err(fault)?;
-        fill(&mut insert, &name, table.batches(Some(&wanted)), &file)?;
+        let batches = table.batches(Some(&wanted)).map(|batch| match cancel.why() {
+            Some(_) => Err(SourceError::Cancelled),
+            None => batch,
+        });
+        fill(&mut insert, &name, batches, &file)?;
     }
     connection.execute_batch("COMMIT").map_err(fault)?;
     Ok(connection)
@@ -144,7 +150,12 @@ fn insert_statement(name: &str, columns: &[String]) -> String {
     format!("INSERT INTO {} ({}) VALUES ({marks})", quoted(name), names.join(", "))
 }
 
-fn fill(insert: &mut rusqlite::Statement<'_>, name: &str, batches: Batches, file: &Path) -> Result<(), SourceError> {
+fn fill(
+    insert: &mut rusqlite::Statement<'_>,
+    name: &str,
+    batches: impl Iterator<Item = Result<RecordBatch, SourceError>>,
+    file: &Path,
+) -> Result<(), SourceError> {
     for batch in batches {
         let batch = batch?;
         let columns = cells(&batch, name)?;

@@ -21,6 +21,7 @@ use rusqlite::Connection;
 
 use super::statement::Statement;
 use super::{EXTENSION_NAME, RowStream, SourceError, UUID_EXTENSION, describe, open, warehouse};
+use crate::cancel::{Cancel, Why};
 use crate::project::{ColumnType, FileFormat, FileTable, Model, Project, SourceSpec};
 
 /// A folder with files, and sources over them.
@@ -79,7 +80,7 @@ impl Room {
     }
 
     fn open(&self, spec: &SourceSpec, model: &Model) -> Result<RowStream, SourceError> {
-        open(&self.project(), spec, model)
+        open(&self.project(), spec, model, &Cancel::default())
     }
 
     fn open_table(&self, name: &str) -> Result<RowStream, SourceError> {
@@ -695,7 +696,7 @@ fn parameters_are_bound_and_never_become_sql() {
     let model = with_params(text, &params);
     assert_eq!(rows(room.open(&spec, &model).unwrap()), [["2", "5", "1970-01-01 00:00:01.500"]]);
     assert_eq!(describe(&spec, &model).unwrap().fields().len(), 3);
-    assert_eq!(super::count(&spec, &model).unwrap(), Some(1));
+    assert_eq!(super::count(&spec, &model, &Cancel::default()).unwrap(), Some(1));
 
     for (text, params, expected) in [
         ("SELECT :a", &[][..], "`:a` has no value"),
@@ -721,19 +722,39 @@ fn parameters_of_statements_over_files_are_bound() {
 fn rows_of_a_model_are_counted() {
     let room = Room::new();
     let spec = database(&room, "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1), (2), (3);");
-    assert_eq!(super::count(&spec, &Model::Table("t".to_owned())).unwrap(), Some(3));
-    assert_eq!(super::count(&spec, &Model::Table("main.t".to_owned())).unwrap(), Some(3));
-    assert_eq!(super::count(&spec, &sql("SELECT id FROM t WHERE id > 1 -- most;\n;")).unwrap(), Some(2));
-    assert!(super::count(&spec, &sql("SELECT id FROM missing")).is_err());
+    assert_eq!(super::count(&spec, &Model::Table("t".to_owned()), &Cancel::default()).unwrap(), Some(3));
+    assert_eq!(super::count(&spec, &Model::Table("main.t".to_owned()), &Cancel::default()).unwrap(), Some(3));
+    assert_eq!(
+        super::count(&spec, &sql("SELECT id FROM t WHERE id > 1 -- most;\n;"), &Cancel::default()).unwrap(),
+        Some(2)
+    );
+    assert!(super::count(&spec, &sql("SELECT id FROM missing"), &Cancel::default()).is_err());
 }
 
 #[test]
 fn embedded_database_is_never_written_into() {
     let room = Room::new();
     let spec = database(&room, "CREATE TABLE t (id INTEGER);");
-    let database = warehouse::warehouse(&spec).unwrap().unwrap();
+    let database = warehouse::warehouse(&spec, &Cancel::default()).unwrap().unwrap();
     assert!(!database.can_write());
     let error = database.execute(&[Statement::new("s", "DELETE FROM t")]).unwrap_err().to_string();
     assert!(error.contains("only reads"), "{error}");
     assert!(error_of(database.query(&Statement::new("s", "DELETE FROM t"))).contains("DELETE is not allowed"));
+}
+
+#[test]
+fn cancelled_statements_end_soon() {
+    let mut room = Room::new();
+    let spec = database(&room, "CREATE TABLE t (id INTEGER);");
+    let endless = sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n");
+    let cancel = Cancel::default();
+    let (told, project) = (cancel.clone(), room.project());
+    let waiting = std::thread::spawn(move || open(&project, &spec, &endless, &told).map(|_| ()));
+    cancel.cancel(Why::Asked);
+    assert!(matches!(waiting.join().unwrap(), Err(SourceError::Cancelled)));
+
+    room.write("t.csv", "id\n1\n");
+    room.table("t", "t.csv", FileFormat::Csv);
+    let loading = open(&room.project(), &room.files(), &sql("SELECT id FROM t"), &cancel).map(|_| ());
+    assert!(matches!(loading, Err(SourceError::Cancelled)));
 }

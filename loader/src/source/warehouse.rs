@@ -13,6 +13,7 @@ use super::adbc::Adbc;
 use super::dialect::Dialect;
 use super::statement::Statement;
 use super::{RowStream, SourceError, query};
+use crate::cancel::Cancel;
 use crate::project::{Model, SourceSpec};
 
 /// A database that runs SQL. Every call is a session of its own: what a session sets or makes temporarily is gone with
@@ -46,14 +47,14 @@ pub(crate) trait Warehouse: Send + Sync {
     fn execute(&self, statements: &[Statement]) -> Result<Option<u64>, SourceError>;
 }
 
-/// The database of a source; none if the source has none.
+/// The database of a source; none if the source has none. Whatever it is doing ends soon after `cancel` was decided.
 ///
 /// # Errors
 /// When the source cannot be used as its file says.
-pub(crate) fn warehouse(spec: &SourceSpec) -> Result<Option<Box<dyn Warehouse>>, SourceError> {
+pub(crate) fn warehouse(spec: &SourceSpec, cancel: &Cancel) -> Result<Option<Box<dyn Warehouse>>, SourceError> {
     match spec {
-        SourceSpec::Sqlite { path } => Ok(Some(Box::new(query::Database::new(path)))),
-        SourceSpec::Driver(source) => Ok(Some(Box::new(Adbc::new(source)?))),
+        SourceSpec::Sqlite { path } => Ok(Some(Box::new(query::Database::new(path, cancel)))),
+        SourceSpec::Driver(source) => Ok(Some(Box::new(Adbc::new(source, cancel)?))),
         SourceSpec::Files { .. } => Ok(None),
     }
 }

@@ -46,6 +46,7 @@ use super::dialect::Dialect;
 use super::statement::Statement;
 use super::warehouse::Warehouse;
 use super::{RowStream, SourceError};
+use crate::cancel::Cancel;
 use crate::project::driver::DriverName;
 use crate::project::{DriverSource, write_span};
 
@@ -57,14 +58,15 @@ pub(crate) struct Adbc {
     found: Found,
     /// What no message may show, the longest first.
     secrets: Vec<String>,
+    cancel: Cancel,
 }
 
 impl Adbc {
-    /// Finds the driver of a source. Nothing is loaded yet.
+    /// Finds the driver of a source. Nothing is loaded yet. What it will do ends soon after `cancel` was decided.
     ///
     /// # Errors
     /// When the driver is not installed, with what to do.
-    pub(crate) fn new(source: &DriverSource) -> Result<Self, SourceError> {
+    pub(crate) fn new(source: &DriverSource, cancel: &Cancel) -> Result<Self, SourceError> {
         let found = match &source.driver {
             DriverName::Name(name) => locate::by_name(name, &locate::folders()).map_err(|reason| {
                 let install = match known::find(name) {
@@ -77,7 +79,7 @@ impl Adbc {
                 locate::by_path(path).map_err(|reason| SourceError::Message(format!("driver: {reason}")))
             }
         }?;
-        Ok(Self { source: source.clone(), found, secrets: call::secrets(source) })
+        Ok(Self { source: source.clone(), found, secrets: call::secrets(source), cancel: cancel.clone() })
     }
 
     /// Where the driver was found.
@@ -128,6 +130,7 @@ impl Adbc {
 
     fn session(&self, mut worker: Worker, model: Option<&Statement>) -> (Frames, Session) {
         worker.limit(self.source.login_timeout);
+        worker.cancelled_by(&self.cancel);
         let session = Session {
             driver: self.source.driver.to_string(),
             model: model.map(|statement| statement.name.clone()),
@@ -264,6 +267,9 @@ impl Session {
     /// What went wrong when frames could not be read.
     fn broken(&mut self, frames: &mut Frames, error: &io::Error) -> SourceError {
         let worker = frames.input().get_mut();
+        if worker.is_cancelled() {
+            return SourceError::Cancelled;
+        }
         if worker.has_expired() {
             let (limit, what, name) =
                 if self.connected { (self.query, "no answer", "query") } else { (self.login, "no login", "login") };

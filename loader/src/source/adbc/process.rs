@@ -11,6 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::fault::redact;
 use super::request::Request;
+use crate::cancel::Cancel;
+use crate::source::CANCEL_POLL;
 
 /// The hidden command by which the loader starts itself as a worker.
 pub(crate) const COMMAND: &str = "source-worker";
@@ -27,6 +29,8 @@ pub(super) struct Worker {
     output: ChildStdout,
     /// How long reading may wait for the worker.
     limit: Duration,
+    /// Who may tell reading not to wait any more.
+    cancel: Cancel,
     /// True once a wait was longer than that.
     expired: bool,
     /// True once the worker has said that it is done.
@@ -57,7 +61,7 @@ impl Worker {
             return Err(io::Error::other("a pipe is missing"));
         };
         let limit = Duration::MAX;
-        let worker = Self { child, input, output, limit, expired: false, finished: false };
+        let worker = Self { child, input, output, limit, cancel: Cancel::default(), expired: false, finished: false };
         std::thread::Builder::new().name("worker log".to_owned()).spawn(move || log(printed, &secrets))?;
         Ok(worker)
     }
@@ -65,6 +69,16 @@ impl Worker {
     /// Sets how long each wait for the worker may be from now on.
     pub(super) fn limit(&mut self, limit: Duration) {
         self.limit = limit;
+    }
+
+    /// Sets who may end every wait.
+    pub(super) fn cancelled_by(&mut self, cancel: &Cancel) {
+        self.cancel = cancel.clone();
+    }
+
+    /// Whether waits have been ended.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.why().is_some()
     }
 
     /// Whether a wait was longer than its limit.
@@ -91,16 +105,17 @@ impl Read for Worker {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let deadline = Instant::now().checked_add(self.limit);
         loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let left = deadline.map_or(CANCEL_POLL, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let wait = Timespec::try_from(left.min(CANCEL_POLL)).map_err(io::Error::other)?;
             let mut fds = [PollFd::new(&self.output, PollFlags::IN)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => {
+            match poll(&mut fds, Some(&wait)) {
+                Ok(0) if self.is_cancelled() => return Err(io::Error::other("nobody waits for it any more")),
+                Ok(0) if left.is_zero() => {
                     self.expired = true;
                     return Err(io::ErrorKind::TimedOut.into());
                 }
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 Ok(_) => return self.output.read(buffer),
-                Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }

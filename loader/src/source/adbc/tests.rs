@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 use super::frame::{DataWriter, Kind, write};
 use super::*;
+use crate::cancel::Why;
 use crate::drivers;
 use crate::mapping::column::{Column, is_supported};
 use crate::postgres::{PASSWORD, Postgres};
@@ -40,7 +41,7 @@ fn source(driver: &str, uri: Option<&str>) -> DriverSource {
 }
 
 fn database(driver: &str, uri: Option<&str>) -> Adbc {
-    Adbc::new(&source(driver, uri)).unwrap()
+    Adbc::new(&source(driver, uri), &Cancel::default()).unwrap()
 }
 
 fn sql(text: &str) -> Statement {
@@ -106,6 +107,14 @@ fn workers() -> Vec<PathBuf> {
             fs::read(path.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(WORKER_COMMAND))
         })
         .collect()
+}
+
+fn wait_for(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn kill(process: &Path) {
@@ -305,7 +314,7 @@ fn waits_have_limits() {
     let server = Postgres::start().unwrap();
     let mut slow = source("postgresql", Some(&server.uri()));
     slow.query_timeout = Duration::from_millis(300);
-    let (error, _) = error_after(Adbc::new(&slow).unwrap().query(&sql("SELECT pg_sleep(600)")));
+    let (error, _) = error_after(Adbc::new(&slow, &Cancel::default()).unwrap().query(&sql("SELECT pg_sleep(600)")));
     assert!(error.contains("no answer within 300ms") && error.contains("timeouts.query"), "{error}");
 
     // Somebody who takes connections and says nothing.
@@ -313,9 +322,23 @@ fn waits_have_limits() {
     let uri = format!("postgresql://me:{PASSWORD}@{}/db", silent.local_addr().unwrap());
     let mut mute = source("postgresql", Some(&uri));
     mute.login_timeout = Duration::from_millis(300);
-    let error = Adbc::new(&mute).unwrap().info().unwrap_err().to_string();
+    let error = Adbc::new(&mute, &Cancel::default()).unwrap().info().unwrap_err().to_string();
     assert!(error.contains("no login within 300ms") && !error.contains(PASSWORD), "{error}");
     assert!(workers().is_empty());
+}
+
+#[test]
+fn cancelled_queries_end_soon() {
+    let server = Postgres::start().unwrap();
+    let cancel = Cancel::default();
+    let database = Adbc::new(&source("postgresql", Some(&server.uri())), &cancel).unwrap();
+    let waiting = std::thread::spawn(move || error_after(database.query(&sql("SELECT pg_sleep(600)"))).0);
+    wait_for(|| server.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%'").unwrap() == "2");
+    cancel.cancel(Why::Asked);
+    assert_eq!(waiting.join().unwrap(), SourceError::Cancelled.to_string());
+    assert!(workers().is_empty());
+    // The server notices, too, that nobody waits.
+    wait_for(|| server.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%'").unwrap() == "1");
 }
 
 #[test]
@@ -347,7 +370,7 @@ fn duckdb_types_and_files_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut source = source("duckdb", None);
     source.root = folder.path().to_path_buf();
-    let memory = Adbc::new(&source).unwrap();
+    let memory = Adbc::new(&source, &Cancel::default()).unwrap();
     let columns = [
         ("12.50::DECIMAL(10, 2)", "12.50"),
         ("170141183460469231731687303715884105::HUGEINT", "170141183460469231731687303715884105"),
@@ -390,15 +413,15 @@ fn duckdb_files_are_opened_read_only_and_never_made() {
     let folder = tempfile::tempdir().unwrap();
     let mut source = source("duckdb", Some("shop.duckdb"));
     source.root = folder.path().to_path_buf();
-    let error = Adbc::new(&source).unwrap().info().unwrap_err().to_string();
+    let error = Adbc::new(&source, &Cancel::default()).unwrap().info().unwrap_err().to_string();
     assert!(error.contains("no such database file"), "{error}");
     let mut memory = source.clone();
     memory.uri = None;
-    Adbc::new(&memory)
+    Adbc::new(&memory, &Cancel::default())
         .unwrap()
         .execute(&[sql("ATTACH 'shop.duckdb' AS s"), sql("CREATE TABLE s.t AS SELECT 1 AS id")])
         .unwrap();
-    let file = Adbc::new(&source).unwrap();
+    let file = Adbc::new(&source, &Cancel::default()).unwrap();
     assert_eq!(texts(file.query(&sql("SELECT id FROM t")).unwrap()), [["1"]]);
     assert_eq!(file.execute(&[sql("INSERT INTO t VALUES (2)")]).unwrap().unwrap_or(1), 1);
     assert_eq!(count(&file, &Model::Table("t".to_owned())).unwrap(), 2);
@@ -441,7 +464,7 @@ fn drivers_without_their_service_load_and_fail_clearly() {
         source.login_timeout = Duration::from_secs(3);
         source.options =
             options.iter().map(|(name, value)| ((*name).to_owned(), Secret((*value).to_owned()))).collect();
-        let database = Adbc::new(&source).unwrap();
+        let database = Adbc::new(&source, &Cancel::default()).unwrap();
         let began = Instant::now();
         let (error, _) = error_after(database.query(&sql("SELECT 1")));
         assert!(!error.contains("the-secret") && !error.contains("ended before its time"), "{name}: {error}");
@@ -457,12 +480,12 @@ fn what_is_no_driver_is_told() {
     fs::write(&file, "not a library").unwrap();
     let mut source = source("postgresql", None);
     source.driver = DriverName::Library(file);
-    let error = Adbc::new(&source).unwrap().load().unwrap_err().to_string();
+    let error = Adbc::new(&source, &Cancel::default()).unwrap().load().unwrap_err().to_string();
     assert!(error.contains("cannot be loaded"), "{error}");
     source.driver = DriverName::Library(folder.path().join("gone.so"));
-    assert!(Adbc::new(&source).map(|_| ()).unwrap_err().to_string().contains("there is no file"));
+    assert!(Adbc::new(&source, &Cancel::default()).map(|_| ()).unwrap_err().to_string().contains("there is no file"));
     source.driver = DriverName::Name("no-such-driver".to_owned());
-    assert!(Adbc::new(&source).map(|_| ()).unwrap_err().to_string().contains("is not installed"));
+    assert!(Adbc::new(&source, &Cancel::default()).map(|_| ()).unwrap_err().to_string().contains("is not installed"));
 }
 
 /// A session of one login and these numbers, as a worker would send it.

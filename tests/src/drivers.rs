@@ -4,14 +4,18 @@
 
 use std::path::PathBuf;
 
-/// The folder with the drivers' manifests and libraries, for `ADBC_DRIVER_PATH`.
+/// The folder with the drivers' manifests and libraries, for `ADBC_DRIVER_PATH`: beside the build folder of this test, or
+/// where `.ci/drivers` puts it when no build folder was named.
 ///
 /// # Panics
 /// When it is not there.
 #[must_use]
 pub fn folder() -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
-    let found = test.ancestors().map(|folder| folder.join("larder-drivers")).find(|folder| folder.is_dir());
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let above = test.ancestors().map(PathBuf::from).chain(cache.map(|cache| cache.join("larder")));
+    let found = above.map(|folder| folder.join("larder-drivers")).find(|folder| folder.is_dir());
     found.unwrap_or_else(|| panic!("there is no folder `larder-drivers` above {}: run .ci/drivers", test.display()))
 }
 

@@ -114,7 +114,7 @@ fn all_names(folders: &[std::path::PathBuf]) -> Vec<String> {
 fn list(json: bool) -> ExitClass {
     let folders = locate::folders();
     if !json {
-        say("sqlite       embedded; files: embedded");
+        ["files", "sqlite"].iter().for_each(|name| say(format_args!("{name:12} embedded")));
     }
     for name in all_names(&folders) {
         let found = locate::by_name(&name, &folders);

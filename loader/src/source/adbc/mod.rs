@@ -184,7 +184,14 @@ impl Warehouse for Adbc {
         }
         let (mut frames, mut session) = self.start(self.request(Task::Execute(calls), false)?, statements.first())?;
         session.connect(&mut frames)?;
-        Ok(session.finish(&mut frames)?.changed)
+        let done = session.finish(&mut frames).map_err(|error| match error {
+            // Not what the database says of a statement: the answer is lost, and the last word may have been spoken.
+            SourceError::Message(reason) => {
+                SourceError::Message(format!("{reason}; whether the statements took effect is not known"))
+            }
+            error => error,
+        })?;
+        Ok(done.changed)
     }
 }
 

@@ -47,6 +47,8 @@ impl Worker {
         line.push(b'\n');
         let mut command = Command::new(program()?);
         command.arg0("larder-loader").arg(COMMAND).current_dir(folder);
+        // What is typed at a terminal (Ctrl-C) is for the loader, which then ends its workers itself.
+        command.process_group(0);
         let mut worker = Self::spawn(command, secrets)?;
         // A worker that is gone already has left its reason in the other pipe.
         drop(worker.input.write_all(&line));

@@ -305,6 +305,15 @@ fn queries_cannot_write_and_execute_does_all_or_nothing() {
     assert!(error.to_string().contains("division by zero"), "{error}");
     assert_eq!(server.sql("SELECT count(*) FROM t").unwrap(), "5");
     assert_eq!(server.sql("SELECT count(*) FROM u").unwrap(), "0");
+    // Lost answers are not taken for a no.
+    let doing = std::thread::spawn(move || {
+        let done = database.execute(&[sql("INSERT INTO u SELECT 1 FROM pg_sleep(600)")]);
+        (database, done.unwrap_err().to_string())
+    });
+    wait_for(|| server.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT%'").unwrap() == "1");
+    workers().iter().for_each(|process| kill(process));
+    let (database, error) = doing.join().unwrap();
+    assert!(error.contains("took effect is not known"), "{error}");
     let error = database.execute(&[sql("INSERT INTO t VALUES (1)")]).unwrap_err().to_string();
     assert!(error.contains("23505") && !error.contains("(1)"), "{error}");
 }

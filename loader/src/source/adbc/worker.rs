@@ -10,7 +10,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use adbc_core::error::Error;
+use adbc_core::error::{Error, Status};
 use adbc_core::options::{AdbcVersion, InfoCode, OptionConnection, OptionStatement, OptionValue};
 use adbc_core::{Connection as _, Database as _, Driver as _, Optionable as _, Statement as _};
 use adbc_driver_manager::{ManagedConnection, ManagedDriver, ManagedStatement};
@@ -159,7 +159,11 @@ impl Session<'_> {
         }
         statement.set_sql_query(&call.text).map_err(failed)?;
         if !call.params.is_empty() {
-            statement.prepare().map_err(failed)?;
+            // Some drivers bind to what was prepared, and others know no preparing.
+            match statement.prepare() {
+                Err(error) if error.status != Status::NotImplemented => return Err(failed(error)),
+                _ => {}
+            }
             statement.bind(parameters(&call.params)?).map_err(failed)?;
         }
         Ok(statement)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::keys::{Key, Section, Shape, words};
 use super::node::{Content, Node};
+use super::serve::MAX_OF_SOURCE;
 use super::sheet::{Fields, Sheet};
 use super::suggest::nearest;
 use super::{Secret, is_plain_name};
@@ -74,6 +75,7 @@ pub(super) static DRIVER: Section = Section {
             "The database's SQL, if the driver does not tell.",
         ),
         Key::optional("timeouts", Shape::Section(&TIMEOUTS), TIMEOUTS.about),
+        MAX_OF_SOURCE,
     ],
     one_of: &[],
 };

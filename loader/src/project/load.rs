@@ -8,6 +8,7 @@ use larder_types::names::SyncName;
 
 use super::interpolate::Variables;
 use super::node::Node;
+use super::serve::Serve;
 use super::sheet::Sheet;
 use super::sync_file::Known;
 use super::{
@@ -28,7 +29,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         return Err(Problems(vec![Problem::of_file(Path::new(SETTINGS_FILE), message)]));
     }
     let settings = loading.sheet(Path::new(SETTINGS_FILE), |node, sheet| cluster::read(node, root, sheet));
-    let sources = loading.sources();
+    let (sources, limits) = loading.sources();
     let models = loading.models();
     let defaults = settings.as_ref().map(|settings| settings.schedule.clone()).unwrap_or_default();
     let manifests = dbt::Manifests::default();
@@ -59,7 +60,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         state_dir: root.join(settings.state),
         sources: sources.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
         syncs: syncs.into_iter().map(|sync| (sync.name.clone(), sync)).collect(),
-        serve: settings.serve,
+        serve: Serve { max_of_source: limits, ..settings.serve },
         push: settings.push,
         retention: settings.retention,
         redaction: settings.redaction,
@@ -95,18 +96,20 @@ impl Loading<'_> {
         }
     }
 
-    fn sources(&mut self) -> BTreeMap<String, Option<SourceSpec>> {
+    /// The sources, and how many runs at a time those take that have a limit.
+    fn sources(&mut self) -> (BTreeMap<String, Option<SourceSpec>>, BTreeMap<String, usize>) {
         let root = self.root;
-        let mut sources = BTreeMap::new();
+        let (mut sources, mut limits) = (BTreeMap::new(), BTreeMap::new());
         for (name, file) in self.files("sources", &["yml", "yaml"]) {
-            let spec = self.sheet(&file, |node, sheet| source_file::read(node, root, sheet));
+            let (spec, limit) = self.sheet(&file, |node, sheet| source_file::read(node, root, sheet)).unzip();
+            limits.extend(limit.flatten().map(|limit| (name.clone(), limit)));
             if let Some(SourceSpec::Driver(source)) = &spec {
                 let warning = source.written_out.iter().map(|(line, remark)| Problem::at(&file, *line, remark));
                 self.warnings.extend(warning);
             }
             sources.insert(name, spec);
         }
-        sources
+        (sources, limits)
     }
 
     fn models(&mut self) -> BTreeMap<String, String> {

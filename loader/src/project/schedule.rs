@@ -524,6 +524,14 @@ mod tests {
     }
 
     #[test]
+    fn sources_limit_how_many_runs_read_from_them() {
+        let source = "driver: sqlite\npath: w.db\nmax_concurrent_runs: ";
+        let project = try_load(&[("sources/w.yml", &format!("{source}2\n"))]).unwrap();
+        assert_eq!(project.serve.max_of_source, BTreeMap::from([("w".to_owned(), 2)]));
+        assert_problem("sources/w.yml", &format!("{source}0\n"), "`max_concurrent_runs` must be 1 to 1000");
+    }
+
+    #[test]
     fn syncs_that_wait_for_each_other_are_refused() {
         let sync = |column: &str, after: &str| {
             format!("{}schedule: {{after: {after}}}\n", SYNC.replace("[model]", &format!("[{column}]")))

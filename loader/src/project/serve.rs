@@ -9,6 +9,7 @@
 //!     - {name: airflow, token: "${LOADER_TOKEN}", scope: trigger}
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ static TOKEN: Section = Section {
     one_of: &[],
 };
 
+/// The key of a source that limits it, read by [`read_limit`].
+pub(super) const MAX_OF_SOURCE: Key =
+    Key::optional("max_concurrent_runs", Shape::Count, "Most runs at a time that read from it. Default: no limit.");
+
 /// What the daemon needs to know.
 #[derive(Debug, Clone)]
 pub struct Serve {
@@ -61,6 +66,8 @@ pub struct Serve {
     pub listen: SocketAddr,
     /// Most runs at a time, of all loaders that share the state folder.
     pub max_concurrent_runs: usize,
+    /// Most runs at a time of the sources that have a limit, by their names.
+    pub max_of_source: BTreeMap<String, usize>,
     /// How long runs may go on when it is told to stop; then they are cancelled.
     pub stop_within: Duration,
     /// Who may use its API.
@@ -92,6 +99,7 @@ impl Default for Serve {
         Self {
             listen: DEFAULT_LISTEN,
             max_concurrent_runs: std::thread::available_parallelism().map_or(1, usize::from),
+            max_of_source: BTreeMap::new(),
             stop_within: DEFAULT_STOP,
             tokens: Vec::new(),
         }

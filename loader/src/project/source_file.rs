@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::keys::{Key, Section, Shape, Variant, words};
 use super::node::{Content, Node};
+use super::serve::{self, MAX_OF_SOURCE};
 use super::sheet::{Fields, Sheet};
 use super::{ColumnType, FileFormat, FileTable, SourceSpec, driver, is_plain_name};
 
@@ -38,6 +39,7 @@ static FILES: Section = Section {
     about: "Files presented as tables.",
     keys: &[
         Key::required("driver", Shape::Word(&["files"]), "How the source is read."),
+        MAX_OF_SOURCE,
         Key::required(
             "tables",
             Shape::Map(&Shape::Either(&[Shape::Text, Shape::Section(&TABLE)])),
@@ -54,6 +56,7 @@ static SQLITE: Section = Section {
     keys: &[
         Key::required("driver", Shape::Word(&["sqlite"]), "How the source is read."),
         Key::required("path", Shape::Text, "The database file, relative to the project."),
+        MAX_OF_SOURCE,
     ],
     one_of: &[],
 };
@@ -74,16 +77,19 @@ static TABLE: Section = Section {
     one_of: &[],
 };
 
-/// Reads a source. Paths in it are taken relative to `root`.
-pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {
+/// Reads a source, and how many runs at a time it takes. Paths in it are taken relative to `root`.
+pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<(SourceSpec, Option<usize>)> {
     let (driver, mut fields) = sheet.variant(node, &SOURCE)?;
-    match driver {
-        Some("files") => return read_files(fields, root, sheet),
-        Some(_) => {}
-        None => return driver::read(fields, root, sheet).map(|source| SourceSpec::Driver(Box::new(source))),
-    }
-    let path = fields.read("path", sheet, |node, sheet| sheet.text(node, "path"))?;
-    Some(SourceSpec::Sqlite { path: root.join(path) })
+    let limit = fields.read("max_concurrent_runs", sheet, serve::read_limit);
+    let source = match driver {
+        Some("files") => read_files(fields, root, sheet),
+        Some(_) => {
+            let path = fields.read("path", sheet, |node, sheet| sheet.text(node, "path"));
+            path.map(|path| SourceSpec::Sqlite { path: root.join(path) })
+        }
+        None => driver::read(fields, root, sheet).map(|source| SourceSpec::Driver(Box::new(source))),
+    };
+    Some((source?, limit))
 }
 
 fn read_files(mut fields: Fields, root: &Path, sheet: &mut Sheet) -> Option<SourceSpec> {

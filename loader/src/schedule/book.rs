@@ -209,10 +209,11 @@ impl<'a> Rules<'a> {
         let rule = |(name, spec): (&'a SyncName, &'a crate::project::SyncSpec)| {
             (name, Rule { schedule: &spec.schedule, source: spec.source.as_str() })
         };
+        let limits = &project.serve.max_of_source;
         Self {
             syncs: project.syncs.iter().map(rule).collect(),
             most: project.serve.max_concurrent_runs,
-            most_of_source: BTreeMap::new(),
+            most_of_source: limits.iter().map(|(source, most)| (source.as_str(), *most)).collect(),
         }
     }
 }

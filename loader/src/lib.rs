@@ -11,6 +11,7 @@ pub mod project;
 mod push;
 pub mod run;
 pub mod schedule;
+mod serve;
 pub mod source;
 mod state;
 

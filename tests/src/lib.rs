@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "test runners show what a failed test has printed")]
 
 pub mod cluster;
+pub mod daemon;
 pub mod drivers;
 pub mod fixture;
 pub mod http;

@@ -30,7 +30,7 @@ const DIRECTIONS: [(&str, &[&str]); 7] = [
 const CONFINED: [(&str, &[&str]); 4] = [
     ("openraft", &["larder-replication"]),
     ("tokio", &["larder-replication", "larder-server", "larder-loader", "larder-bench", "larder-tests"]),
-    ("hyper", &["larder-server", "larder-bench"]),
+    ("hyper", &["larder-server", "larder-loader", "larder-bench"]),
     ("rusqlite", &["larder-loader"]),
 ];
 

@@ -15,6 +15,8 @@ mod preview;
 mod progress;
 mod run;
 mod schema;
+mod schedule;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -38,7 +40,7 @@ Exit codes:
   5 the sync is being run by another loader
 
 Environment:
-  LARDER_LOG    what to log, for example `debug`; default `warn`
+  LARDER_LOG    what to log, for example `debug`; default `warn`, for `serve` `info`
   Every variable that the project's files name as ${NAME}.";
 
 /// Syncs the rows of a warehouse into the collections of a Larder cluster.
@@ -117,6 +119,16 @@ enum Command {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Run syncs by their schedules, and answer an HTTP API, until told to end.
+    Serve {
+        /// Where to listen; what `serve.listen` of larder.yml says, or 127.0.0.1:8090.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<std::net::SocketAddr>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show and pause schedules.
+    Schedule(schedule::ScheduleCommand),
     /// List runs, the newest first.
     History {
         /// Only the runs of this sync.
@@ -164,11 +176,13 @@ struct Shown {
 /// Runs the program: reads the arguments of the process, does what they say, and tells the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
     // Wrong usage ends here, with exit code 2.
     let arguments = Arguments::parse();
+    // What the daemon does it says in its log alone.
+    let default = if matches!(arguments.command, Command::Serve { .. }) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
     if matches!(arguments.command, Command::SourceWorker) {
         return crate::source::adbc::worker_main();
     }
@@ -200,6 +214,8 @@ fn dispatch(command: Command) -> ExitClass {
             let options = RunOptions { full, accept_removals, ..RunOptions::default() };
             with_syncs(project, &syncs, |syncs| run::run(project, syncs, &options, shown.json))
         }),
+        Command::Serve { listen, shown } => serve::serve(&shown.project.project, listen, shown.json),
+        Command::Schedule(command) => schedule::schedule(command),
         Command::History { sync, limit, shown } => with_project(&shown.project.project, |project| {
             let named: Vec<String> = sync.into_iter().collect();
             with_syncs(project, &named, |syncs| {

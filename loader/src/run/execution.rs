@@ -79,6 +79,11 @@ impl Setup<'_> {
         RunStarted { project: self.project, spec: self.spec, run: id, kind: self.kind(), at: self.at }
     }
 
+    /// The id that a scheduler has chosen, or a new one.
+    fn id(&self) -> String {
+        self.options.order.clone().unwrap_or_else(|| new_id(self.at))
+    }
+
     fn beginning<'a>(&'a self, id: &'a str, at: &'a str) -> Beginning<'a> {
         Beginning { id, sync: &self.spec.name, kind: self.kind(), trigger: self.options.trigger, at }
     }
@@ -86,7 +91,7 @@ impl Setup<'_> {
 
 /// Carries out a run whose sync is held.
 pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Result<RunReport, RunError> {
-    let (id, began) = (new_id(setup.at), text(setup.at));
+    let (id, began) = (setup.id(), text(setup.at));
     let destinations: Vec<DestinationName> = setup.clients.iter().map(|(name, _)| name.clone()).collect();
     // Before the run begins, because it is the newest delivery under way that is taken up.
     let full = setup.kind() == RunKind::Full;
@@ -96,6 +101,11 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
     setup.observer.started(&setup.started(&id));
 
     let cancel = setup.options.cancel.child();
+    // Whoever has taken the sync over goes on from what this run has recorded.
+    let _overtaken = sync.when_lost({
+        let cancel = cancel.clone();
+        move |why| cancel.cancel(why)
+    });
     let gauge = Gauge::new(setup.progress);
     let Setup { spec, options, tuning, .. } = *setup;
     let in_flight = setup.project.push.max_in_flight;
@@ -121,7 +131,7 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
 /// Enters a run that failed before it could begin into the history. One that another run kept out is no run.
 pub(super) fn not_begun(setup: &Setup<'_>, state: &State, error: RunError) -> RunError {
     let RunError::Failed { message, report } = error else { return error };
-    let (id, began) = (new_id(setup.at), text(setup.at));
+    let (id, began) = (setup.id(), text(setup.at));
     let message = match state.database.failed_to_begin(setup.beginning(&id, &began), &message) {
         Ok(()) => message,
         Err(error) => format!("{message}; then the state could not be written: {error}"),
@@ -268,14 +278,14 @@ fn report(setup: &Setup<'_>, shared: &Shared<'_>, deliveries: Vec<DeliveryReport
 }
 
 /// A time as the database keeps it.
-pub(super) fn text(at: Timestamp) -> String {
+pub(crate) fn text(at: Timestamp) -> String {
     let mut text = String::new();
     write_timestamp(at.as_microsecond(), &mut text);
     text
 }
 
 /// An id that sorts by time and that people can tell apart.
-fn new_id(at: Timestamp) -> String {
+pub(crate) fn new_id(at: Timestamp) -> String {
     let digits: String = text(at).chars().take(19).filter(char::is_ascii_digit).collect();
     format!("{digits}-{:08x}", crate::push::retry::random())
 }

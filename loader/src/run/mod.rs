@@ -30,6 +30,8 @@ pub use report::{
     Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample, Trigger,
 };
 
+pub(crate) use self::execution::{new_id, text};
+
 use self::execution::{Setup, execute, not_begun};
 use self::prepare::Tuning;
 use self::stop::Stop;
@@ -96,6 +98,8 @@ pub struct RunOptions {
     pub trigger: Trigger,
     /// What stops it. The run is cancelled with this, never this with the run.
     pub cancel: Cancel,
+    /// The id that a scheduler has given it. It holds the lease on the sync then, so the run takes none of its own.
+    pub order: Option<String>,
     /// How long it may take; what the sync's file says, if nothing.
     pub timeout: Option<Duration>,
 }
@@ -181,7 +185,7 @@ pub fn plan(
     let began = Instant::now();
     let spec = find(project, sync)?;
     let state = State::open(&project.state_dir).map_err(failed)?;
-    let held = hold(&state, sync)?;
+    let held = hold(&state, sync, false)?;
     let destinations: Vec<DestinationState> = spec
         .destinations
         .iter()
@@ -229,7 +233,7 @@ fn run_tuned(
     let state = State::open(&project.state_dir).map_err(failed)?;
     let Audience { progress, observer } = audience;
     let setup = Setup { project, spec, options, progress, observer, tuning, clients, began, at };
-    let held = hold(&state, sync).map_err(|error| not_begun(&setup, &state, error))?;
+    let held = hold(&state, sync, options.order.is_some()).map_err(|error| not_begun(&setup, &state, error))?;
     execute(&setup, &state, &held)
 }
 
@@ -287,8 +291,8 @@ fn find<'a>(project: &'a Project, sync: &SyncName) -> Result<&'a SyncSpec, RunEr
     })
 }
 
-fn hold(state: &State, sync: &SyncName) -> Result<SyncState, RunError> {
-    state.hold(sync).map_err(|error| match error {
+fn hold(state: &State, sync: &SyncName, is_leased: bool) -> Result<SyncState, RunError> {
+    state.hold(sync, is_leased).map_err(|error| match error {
         StateError::Locked(sync) => RunError::Locked(sync),
         error => failed(error),
     })

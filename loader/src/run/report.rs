@@ -79,6 +79,14 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// Every one.
+    pub(crate) const ALL: [Self; 6] = [Self::Cli, Self::Schedule, Self::Api, Self::After, Self::Approve, Self::Retry];
+
+    /// Whether somebody asked for the run by name. The daemon begins such a run although the sync is paused.
+    pub(crate) fn is_call(self) -> bool {
+        matches!(self, Self::Cli | Self::Api | Self::Approve)
+    }
+
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -7,6 +7,7 @@ use larder_types::names::SyncName;
 
 use crate::project::Project;
 use crate::project::schedule::Schedule;
+use crate::run::Trigger;
 
 /// Everything that is remembered. The state database holds it between decisions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,7 +42,7 @@ pub(crate) struct Ticket {
     /// The id that the run has, or will have.
     pub(crate) run: String,
     /// Who asked.
-    pub(crate) cause: Cause,
+    pub(crate) cause: Trigger,
     /// What for.
     pub(crate) request: Request,
     /// It does not begin before.
@@ -58,42 +59,6 @@ pub(crate) struct Started {
     pub(crate) ticket: Ticket,
     /// The fence of the lease under which it runs.
     pub(crate) fence: i64,
-}
-
-/// Who asked for a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The time.
-    Schedule,
-    /// The runs of the syncs that it waits for.
-    After,
-    /// The failure of an earlier run.
-    Retry,
-    /// A call.
-    Api,
-    /// Somebody who approved a blocked run.
-    Approve,
-}
-
-impl Cause {
-    /// Every cause.
-    pub(crate) const ALL: [Self; 5] = [Self::Schedule, Self::After, Self::Retry, Self::Api, Self::Approve];
-
-    /// The word for it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Schedule => "schedule",
-            Self::After => "after",
-            Self::Retry => "retry",
-            Self::Api => "api",
-            Self::Approve => "approve",
-        }
-    }
-
-    /// Whether somebody asked for the run by name. Such a run begins although the sync is paused.
-    pub(crate) fn is_call(self) -> bool {
-        matches!(self, Self::Api | Self::Approve)
-    }
 }
 
 /// What a run is asked for. Two requests are joined by asking for all that either asks for.
@@ -173,7 +138,7 @@ impl Entry {
             None => ticket,
             Some(mut pending) => {
                 // Who asked last is named, unless that was only a retry or nobody while somebody waits.
-                if ticket.cause.is_call() || (pending.cause == Cause::Retry && ticket.cause != Cause::Retry) {
+                if ticket.cause.is_call() || (pending.cause == Trigger::Retry && ticket.cause != Trigger::Retry) {
                     pending.cause = ticket.cause;
                 }
                 pending.request.join(ticket.request);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use larder_types::names::SyncName;
 
-use super::book::{Book, Cause, Ending, Entry, Past, Record, Request, Rule, Rules, Started, Ticket};
+use super::book::{Book, Ending, Entry, Past, Record, Request, Rule, Rules, Started, Ticket};
 use super::timetable::{due, earlier, later, next_nominal};
 use crate::project::schedule::{CatchUp, On, Overlap, Retries, When};
+use crate::run::Trigger;
 
 /// A fire that is later than this was missed: nobody was there for it. A restart should not count as that.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
@@ -39,12 +40,9 @@ pub(crate) enum Remark {
     Dropped(SyncName, String),
 }
 
-/// Decides what happens now.
+/// Decides what happens now. The book must have a page for each sync of the rules.
 pub(crate) fn decide(book: &mut Book, rules: &Rules<'_>, now: Timestamp, new_id: NewId<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    for name in rules.syncs.keys() {
-        book.0.entry((*name).clone()).or_default();
-    }
     let pasts: BTreeMap<SyncName, Past> = book.0.iter().map(|(name, entry)| (name.clone(), entry.past)).collect();
     for (name, entry) in &mut book.0 {
         let Some(rule) = rules.syncs.get(name) else {
@@ -75,16 +73,17 @@ pub(crate) fn next_decision(book: &Book, rules: &Rules<'_>, now: Timestamp) -> O
     book.0.iter().filter_map(of_entry).min()
 }
 
-/// Lets the end of a run count. Nothing happens if that run is not the one under way.
+/// Lets the end of a run count. Nothing happens if it is not under way any more, as another loader has taken it over.
 pub(crate) fn finish(
     entry: &mut Entry,
-    run: &str,
+    begun: &Started,
     ending: Ending,
     retries: Retries,
     now: Timestamp,
     new_id: NewId<'_>,
 ) {
-    let Some(started) = entry.started.take_if(|started| started.ticket.run == run) else { return };
+    let is_same = |one: &Started| (one.fence, &one.ticket.run) == (begun.fence, &begun.ticket.run);
+    let Some(started) = entry.started.take_if(|started| is_same(started)) else { return };
     entry.lease.is_live = false;
     let ticket = started.ticket;
     match ending {
@@ -93,7 +92,7 @@ pub(crate) fn finish(
             let pause = retries.backoff.saturating_mul(2_u32.saturating_pow(ticket.failures)).min(retries.max_backoff);
             let due = later(now, pause);
             let failures = ticket.failures + 1;
-            entry.queue(Ticket { run: new_id(due), cause: Cause::Retry, due, failures, ..ticket });
+            entry.queue(Ticket { run: new_id(due), cause: Trigger::Retry, due, failures, ..ticket });
         }
         Ending::Failed => {}
         Ending::Locked => {
@@ -129,8 +128,8 @@ fn settle_vanished(
         return;
     }
     if let Record::Ended(ending) = entry.record {
-        let run = started.ticket.run.clone();
-        finish(entry, &run, ending, rule.schedule.retries, now, new_id);
+        let started = started.clone();
+        finish(entry, &started, ending, rule.schedule.retries, now, new_id);
         // The lease that was found may be somebody else's by now.
         entry.lease = lease;
         return;
@@ -185,7 +184,7 @@ fn fire(
     } else if schedule.overlap == Overlap::Skip && entry.started.is_some() {
         remarks.push(Remark::Skipped(name.clone(), latest));
     } else {
-        entry.queue(fresh(new_id(now), Cause::Schedule, latest));
+        entry.queue(fresh(new_id(now), Trigger::Schedule, latest));
     }
 }
 
@@ -206,10 +205,10 @@ fn follow(entry: &mut Entry, rule: &Rule<'_>, pasts: &BTreeMap<SyncName, Past>, 
         newest = newest.max(ended);
     }
     entry.used = newest;
-    entry.queue(fresh(new_id(now), Cause::After, now));
+    entry.queue(fresh(new_id(now), Trigger::After, now));
 }
 
-fn fresh(run: String, cause: Cause, due: Timestamp) -> Ticket {
+fn fresh(run: String, cause: Trigger, due: Timestamp) -> Ticket {
     Ticket { run, cause, request: Request::default(), due, failures: 0, vanished: 0 }
 }
 

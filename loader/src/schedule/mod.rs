@@ -10,8 +10,6 @@
 //! - a trigger that was accepted leads to a run that begins after it, or is dropped with a remark that says why;
 //! - each time of a schedule fires once or is skipped once, and never again after a restart.
 
-#![allow(dead_code, reason = "the daemon that decides by it comes next")]
-
 pub(crate) mod book;
 pub(crate) mod cron;
 pub(crate) mod decide;

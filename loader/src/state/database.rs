@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{StateError, destinations, migrate, rejected, runs, syncs};
+use super::{StateError, destinations, leases, migrate, rejected, runs, schedule, syncs};
 
 const VERSION: i64 = 2;
 /// How long to wait for another loader that is writing.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The statements that make the tables, where they are not there.
-const GROUPS: [&str; 4] = [syncs::SCHEMA, destinations::SCHEMA, runs::SCHEMA, rejected::SCHEMA];
+const GROUPS: [&str; 6] =
+    [syncs::SCHEMA, destinations::SCHEMA, runs::SCHEMA, rejected::SCHEMA, leases::SCHEMA, schedule::SCHEMA];
 
 /// The open database.
 pub(crate) struct Database {

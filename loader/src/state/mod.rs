@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <state_dir>/state.db                          SQLite: syncs, destinations, runs, rejected rows
+//! <state_dir>/loaders/<process>                 locked as long as the process lives, see [`leases`]
 //! <state_dir>/<sync>/lock                       held while a run or plan of the sync is under way
 //! <state_dir>/<sync>/<destination>/snapshot-N   what that cluster has acknowledged, see `diff::snapshot`
 //! <state_dir>/<sync>/<destination>/journal      what the run under way has sent it and heard, see [`journal`]
@@ -15,10 +16,12 @@ pub(crate) mod database;
 mod destination;
 pub(crate) mod destinations;
 pub(crate) mod journal;
+pub(crate) mod leases;
 mod merge;
 mod migrate;
 mod rejected;
 pub(crate) mod runs;
+mod schedule;
 mod syncs;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -31,7 +34,9 @@ pub(crate) use self::destination::{DestinationState, Merged};
 
 use self::database::Database;
 use self::journal::JournalError;
+use self::leases::Lease;
 use self::runs::DeliveryId;
+use crate::cancel::{Hook, Why};
 use crate::diff::hash::HashSecret;
 use crate::diff::join::DiffError;
 use crate::diff::snapshot::SnapshotError;
@@ -98,6 +103,8 @@ pub(crate) struct SyncState {
     pub(crate) secret: HashSecret,
     folder: PathBuf,
     _lock: File,
+    /// None if a scheduler holds it. Given back last.
+    lease: Option<Lease>,
 }
 
 /// What was found of a run that did not end.
@@ -124,11 +131,18 @@ impl State {
         Ok(Self { dir: dir.to_path_buf(), database })
     }
 
-    /// Takes hold of a sync. A run of it that did not end is marked as cut off; see [`Self::take_up`].
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Takes hold of a sync. A run of it that did not end is marked as cut off; see [`Self::take_up`]. `is_leased` says
+    /// that the caller has the lease on it already.
     ///
     /// # Errors
     /// [`StateError::Locked`] if somebody else holds it; otherwise what failed.
-    pub(crate) fn hold(&self, name: &SyncName) -> Result<SyncState, StateError> {
+    pub(crate) fn hold(&self, name: &SyncName, is_leased: bool) -> Result<SyncState, StateError> {
+        let lease = if is_leased { None } else { Some(Lease::take(self, name)?) };
         let folder = self.dir.join(name.as_str());
         let io = |source| StateError::Io { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(io)?;
@@ -141,7 +155,7 @@ impl State {
         migrate::move_files(&folder, &folder.join(DestinationName::main().as_str())).map_err(io)?;
         self.database.cut_off(name)?;
         let secret = self.secret(name, &folder)?;
-        Ok(SyncState { name: name.clone(), secret, folder, _lock: lock })
+        Ok(SyncState { name: name.clone(), secret, folder, _lock: lock, lease })
     }
 
     /// The secret of a sync; made, or found in state of format 1, if it has none yet.
@@ -208,6 +222,11 @@ impl State {
 }
 
 impl SyncState {
+    /// Does something if another loader takes the sync over.
+    pub(crate) fn when_lost(&self, action: impl FnOnce(Why) + Send + 'static) -> Option<Hook> {
+        self.lease.as_ref().map(|lease| lease.lost().hook(action))
+    }
+
     /// The folder for temporary files.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder

@@ -262,6 +262,16 @@ impl Database {
         self.with(|connection| connection.execute(update, values).map(drop))
     }
 
+    /// A run by its id.
+    pub(crate) fn run(&self, id: &str) -> Result<Option<HistoryEntry>, StateError> {
+        let query = "SELECT id, sync, kind, cause, state, reason, error, started_at, ended_at, read FROM runs
+            WHERE id = ?1";
+        self.with(|connection| {
+            let entry = connection.query_row(query, [id], run_entry).optional()?;
+            entry.map(|entry| with_deliveries(connection, entry)).transpose()
+        })
+    }
+
     /// The newest runs first.
     pub(crate) fn history(&self, sync: Option<&SyncName>, limit: usize) -> Result<Vec<HistoryEntry>, StateError> {
         let query = "SELECT id, sync, kind, cause, state, reason, error, started_at, ended_at, read FROM runs

@@ -384,7 +384,7 @@ fn one_sync_is_run_by_one_loader_at_a_time() {
     let world = world(ExitMode::Keep);
     world.write(&rows(0..3));
     let state = State::open(&world.project.state_dir).unwrap();
-    let held = state.hold(&sync_name()).unwrap();
+    let held = state.hold(&sync_name(), false).unwrap();
     let error = world.try_run(RunOptions::default()).unwrap_err();
     assert_eq!((error.exit_class(), error.exit_class().code()), (ExitClass::Locked, 5));
     drop(held);

@@ -71,7 +71,7 @@ fn after_waits_for_all_of_its_syncs_since_its_own_last_run() {
     run(&mut world, "b", Ending::Settled);
     world.pass(1);
     let starts = world.starts();
-    assert_eq!((starts.len(), starts[0].0.as_str(), starts[0].1.cause), (1, "s", Cause::After));
+    assert_eq!((starts.len(), starts[0].0.as_str(), starts[0].1.cause), (1, "s", Trigger::After));
     // While it runs both run again: it is made again, once, when it has ended.
     for sync in ["a", "b"] {
         world.pass(1);
@@ -107,7 +107,9 @@ fn after_is_not_made_again_by_a_run_that_failed_to_begin() {
     world.entry("a").past.succeeded = Some(now);
     let starts = world.starts();
     let entry = world.entry("s");
-    finish(entry, &starts[0].1.run, Ending::Failed, Retries::default(), now, &mut |_| "x".to_owned());
+    let begun = entry.started.clone().unwrap();
+    assert_eq!(begun.ticket, starts[0].1);
+    finish(entry, &begun, Ending::Failed, Retries::default(), now, &mut |_| "x".to_owned());
     assert!(world.decide().is_empty());
 }
 
@@ -228,7 +230,7 @@ fn a_fire_does_not_wait_for_a_retry() {
     world.end(&name("s"), &starts[0].1.run, Ending::Failed);
     world.pass(30);
     let starts = world.starts();
-    assert_eq!((starts.len(), starts[0].1.cause, starts[0].1.failures), (1, Cause::Schedule, 0));
+    assert_eq!((starts.len(), starts[0].1.cause, starts[0].1.failures), (1, Trigger::Schedule, 0));
 }
 
 #[test]
@@ -308,12 +310,14 @@ fn what_waits_for_a_sync_that_is_gone_is_dropped() {
 }
 
 #[test]
-fn the_end_of_another_run_changes_nothing() {
+fn the_end_of_a_run_that_was_taken_over_changes_nothing() {
     let mut world = World::new("2026-11-24T12:00:00Z", &[("s", Schedule::default())]);
     world.trigger("s", Request::default());
     world.decide();
     let before = world.book.clone();
     let now = world.now;
-    finish(world.entry("s"), "other", Ending::Failed, Retries::default(), now, &mut |_| unreachable!());
+    let begun = world.entry("s").started.clone().unwrap();
+    let overtaken = Started { fence: begun.fence - 1, ..begun };
+    finish(world.entry("s"), &overtaken, Ending::Failed, Retries::default(), now, &mut |_| unreachable!());
     assert_eq!(world.book, before);
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use larder_types::names::SyncName;
 
-use super::book::{Book, Cause, Ending, Entry, Request, Rule, Rules, Started, Ticket};
+use super::book::{Book, Ending, Entry, Request, Rule, Rules, Started, Ticket};
 use super::cron::Cron;
 use super::decide::{Remark, decide, finish, next_decision};
 use crate::project::schedule::{CatchUp, On, Overlap, Retries, Schedule, When};
+use crate::run::Trigger;
 
 fn name(text: &str) -> SyncName {
     SyncName::new(text).unwrap()
@@ -51,6 +52,13 @@ impl Plan {
         Self { schedules, most: 100, most_of_source: BTreeMap::new() }
     }
 
+    /// Gives each sync its page.
+    fn open(&self, book: &mut Book) {
+        for name in self.schedules.keys() {
+            book.0.entry(name.clone()).or_default();
+        }
+    }
+
     fn rules(&self) -> Rules<'_> {
         let mut syncs = BTreeMap::new();
         for (name, schedule) in &self.schedules {
@@ -74,6 +82,7 @@ impl World {
     }
 
     fn decide(&mut self) -> Vec<Remark> {
+        self.plan.open(&mut self.book);
         let ids = &mut self.ids;
         let mut new_id = |_| {
             *ids += 1;
@@ -126,7 +135,9 @@ impl World {
             *ids += 1;
             format!("r{ids}")
         };
-        finish(entry, run, ending, retries, now, &mut new_id);
+        let begun = entry.started.clone().unwrap();
+        assert_eq!(begun.ticket.run, run);
+        finish(entry, &begun, ending, retries, now, &mut new_id);
     }
 
     fn entry(&mut self, sync: &str) -> &mut Entry {
@@ -140,7 +151,7 @@ impl World {
     fn trigger(&mut self, sync: &str, request: Request) -> String {
         let (run, due) = (format!("t{}", self.ids), self.now);
         self.ids += 1;
-        let ticket = Ticket { run, cause: Cause::Api, request, due, failures: 0, vanished: 0 };
+        let ticket = Ticket { run, cause: Trigger::Api, request, due, failures: 0, vanished: 0 };
         self.entry(sync).queue(ticket).to_owned()
     }
 }

@@ -122,6 +122,7 @@ impl Reality {
         if !self.alive[loader] {
             return Ok(());
         }
+        plan.open(&mut self.book);
         self.look();
         let before = self.book.clone();
         let ids = &mut self.ids;
@@ -200,7 +201,7 @@ impl Reality {
         let entry = self.book.0.get_mut(sync).unwrap();
         let ids = &mut self.ids;
         let retries = plan.schedules[sync].retries;
-        finish(entry, &started.ticket.run, ending, retries, self.now, &mut |_| Self::new_id(ids));
+        finish(entry, &started, ending, retries, self.now, &mut |_| Self::new_id(ids));
     }
 
     fn kill(&mut self, loader: usize) {
@@ -232,7 +233,7 @@ impl Reality {
                 let (sync, now) = (name(SYNCS[sync]), self.now);
                 let run = Self::new_id(&mut self.ids);
                 let request = Request { full, ..Request::default() };
-                let ticket = Ticket { run, cause: Cause::Api, request, due: now, failures: 0, vanished: 0 };
+                let ticket = Ticket { run, cause: Trigger::Api, request, due: now, failures: 0, vanished: 0 };
                 self.book.0.entry(sync.clone()).or_default().queue(ticket);
                 self.owed.push((sync, now, full));
             }

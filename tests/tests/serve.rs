@@ -142,6 +142,9 @@ fn runs_are_cancelled_whether_they_wait_or_not() -> Result<()> {
     node.signal(Signal::STOP)?;
     let first = daemon.trigger("s", &json!({}))?;
     daemon.wait_run(&first, "running");
+    // A command does not run what the daemon runs.
+    let output = loader(dir.path(), &node.url(), &["run", "s"])?;
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     let second = daemon.trigger("s", &json!({}))?;
     let client = daemon.client();
     let cancel = |id: &str| client.send("POST", &format!("/v1/runs/{id}/cancel"), &[], b"");

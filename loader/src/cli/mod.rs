@@ -14,8 +14,8 @@ mod plan;
 mod preview;
 mod progress;
 mod run;
-mod schema;
 mod schedule;
+mod schema;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,9 @@ pub(crate) enum ServeError {
     /// The state folder. The text is whole.
     #[error("{0}")]
     State(String),
+    /// A fault of the loader.
+    #[error("the scheduler has panicked; runs that were under way are made again by the next loader")]
+    Panicked,
     /// The system gave no thread, runtime or signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -76,11 +79,9 @@ pub(crate) fn serve(
         stop(&daemon, &mut signals).await;
         // Whoever asks meanwhile hears that it is stopping.
         let ended = tokio::task::spawn_blocking(move || scheduler.join());
-        if !matches!(ended.await, Ok(Ok(()))) {
-            tracing::error!("the scheduler has panicked");
-        }
+        let is_sound = matches!(ended.await, Ok(Ok(())));
         http.abort();
-        Ok(())
+        if is_sound { Ok(()) } else { Err(ServeError::Panicked) }
     })
 }
 

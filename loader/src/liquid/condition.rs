@@ -13,6 +13,8 @@ use super::value::Value;
 
 #[derive(Debug)]
 pub(super) struct Condition {
+    /// As it stands in the template, on one line, for messages.
+    pub(super) source: String,
     pub(super) first: Comparison,
     /// What follows, in the order in which it is written.
     pub(super) rest: Vec<(Junction, Comparison)>,
@@ -45,6 +47,7 @@ pub(super) enum Operator {
 impl Condition {
     /// All of a markup as a condition.
     pub(super) fn parse(markup: &mut Markup<'_>, names: &mut Names) -> Result<Self, Problem> {
+        let mark = markup.mark();
         let first = Comparison::parse(markup, names)?;
         let mut rest = Vec::new();
         loop {
@@ -58,7 +61,7 @@ impl Condition {
             rest.push((junction, Comparison::parse(markup, names)?));
         }
         markup.expect_end()?;
-        Ok(Self { first, rest })
+        Ok(Self { source: markup.source(mark), first, rest })
     }
 }
 

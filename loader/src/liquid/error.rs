@@ -54,10 +54,10 @@ impl Failure {
         Self::Refused(message.into())
     }
 
-    /// The same failure with the place in the template, where one says more.
+    /// The same failure with the place in the template, where that says more.
     pub(super) fn within(self, source: &str) -> Self {
         match self {
-            Self::Refused(message) if !message.contains(" in `") => Self::Refused(format!("{message} in `{source}`")),
+            Self::Refused(message) => Self::Refused(format!("{message} in `{source}`")),
             other => other,
         }
     }

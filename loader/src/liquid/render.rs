@@ -79,7 +79,8 @@ impl<'s, 'r> Renderer<'s, 'r> {
             }
             Node::If { branches, otherwise } => {
                 for branch in branches {
-                    if self.holds(&branch.condition)? != branch.negated {
+                    let holds = self.holds(&branch.condition);
+                    if holds.map_err(|failure| failure.within(&branch.condition.source))? != branch.negated {
                         return self.body(&branch.body);
                     }
                 }

@@ -38,8 +38,6 @@ pub(super) struct Scope<'r> {
     pub(super) changed: Option<String>,
     rounds: usize,
     work: Cell<usize>,
-    #[cfg(test)]
-    pub(super) globals: Option<Value<'r>>,
 }
 
 /// A round of a loop.
@@ -69,8 +67,6 @@ impl<'r> Scope<'r> {
             changed: None,
             rounds: 0,
             work: Cell::new(0),
-            #[cfg(test)]
-            globals: None,
         }
     }
 
@@ -191,26 +187,11 @@ impl<'r> Scope<'r> {
         if let Some((_, count)) = self.counters.iter().find(|(counter, _)| *counter == variable) {
             return Value::whole(*count);
         }
-        self.global(&self.names.variables[variable].name)
+        Value::Nil
     }
 
     fn named(&self, name: &str) -> Value<'r> {
-        self.names.find(name).map_or_else(|| self.global(name), |variable| self.variable(variable))
-    }
-
-    /// A mapping defines no variables beside the row; the language's own tests do.
-    #[cfg(test)]
-    fn global(&self, name: &str) -> Value<'r> {
-        match &self.globals {
-            Some(Value::Object(globals)) => globals.get(name).cloned().unwrap_or(Value::Nil),
-            _ => Value::Nil,
-        }
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, reason = "its other form has globals")]
-    fn global(&self, _: &str) -> Value<'r> {
-        Value::Nil
+        self.names.find(name).map_or(Value::Nil, |variable| self.variable(variable))
     }
 
     /// What `forloop` and its members give, and the steps that are left.

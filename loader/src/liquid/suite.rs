@@ -1,8 +1,8 @@
 //! The public conformance suite golden-liquid, in `loader/tests/golden-liquid`: every case either passes or stands in
 //! `exceptions.txt` with the reason, and none that passes stands there.
 //!
-//! The suite's data are variables of their own; a mapping has only the row. So the cases run with the data as globals,
-//! which is the one difference to what a mapping does.
+//! The suite's data are variables of their own, and a mapping has only the row. So the data are put where a tag would
+//! have put them, which is the one difference to what a mapping does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::render::Renderer;
 use super::scope::{Row, Scope};
+use super::value::Value;
 use super::*;
 
 #[derive(Deserialize)]
@@ -39,11 +40,17 @@ impl Row for NoRow {
 }
 
 fn render(case: &Case) -> Result<String, String> {
-    let template = Template::parse(&case.template, &[]).map_err(|problem| problem.to_string())?;
-    let data = case.data.as_ref().map_or("{}", |data| data.get());
-    let mut scope = Scope::new(&template.names, &NoRow);
-    scope.globals = Some(json::read(data));
-    Renderer::new(&mut scope).text(&template.body).map_err(|failure| failure.to_string())
+    let data = json::read(case.data.as_ref().map_or("{}", |data| data.get()));
+    let Value::Object(data) = data else { panic!("{}: its data are no object", case.name) };
+    let mut names = Names::new(&[]);
+    // Also those that the template reads by computed names.
+    let places: Vec<usize> = data.0.iter().map(|(name, _)| names.variable(name)).collect();
+    let body = parser::parse(&case.template, &mut names).map_err(|problem| problem.to_string())?;
+    let mut scope = Scope::new(&names, &NoRow);
+    for (place, (_, value)) in places.into_iter().zip(&data.0) {
+        scope.set(place, value.clone());
+    }
+    Renderer::new(&mut scope).text(&body).map_err(|failure| failure.to_string())
 }
 
 /// Why a case does not pass.

@@ -80,9 +80,29 @@ fn the_examples_of_the_page_do_what_they_say() {
 #[test]
 fn the_page_names_every_filter() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/liquid.md")).unwrap();
-    for name in filters::names() {
+    for (name, _) in filters::names() {
         assert!(page.contains(&format!("`{name}`")) || page.contains(&format!("`{name}:")), "{name}");
     }
+}
+
+#[test]
+fn the_page_names_the_limits() {
+    use super::limits::*;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/liquid.md")).unwrap();
+    for row in [
+        format!(
+            "| a template | {} KiB; blocks {MAX_NESTING} deep, brackets {MAX_BRACKETS} deep |",
+            MAX_TEMPLATE_BYTES >> 10
+        ),
+        format!("| what it writes for a row | {} KiB |", MAX_OUTPUT_BYTES >> 10),
+        format!("| rounds of all its loops | {} 000 |", MAX_ROUNDS / 1000),
+        format!("| a text that a filter makes | {} MiB; a list, 10 485 items |", MAX_MADE_BYTES >> 20),
+        format!("| what its filters read and make | {} MiB |", MAX_WORK_BYTES >> 20),
+        format!("| a compiled pattern | {} KiB |", MAX_PATTERN_BYTES >> 10),
+    ] {
+        assert!(page.contains(&row), "{row}");
+    }
+    assert_eq!(MAX_MADE_ITEMS, 10_485);
 }
 
 #[test]
@@ -166,7 +186,7 @@ fn no_message_holds_a_key_or_a_value() {
         assert!(!message.contains("key"), "{message}");
     }
     let values = BTreeMap::from([("a".to_owned(), Field::String("value".to_owned()))]);
-    for filter in filters::names() {
+    for (filter, _) in filters::names() {
         for arguments in ["", ": row.a", ": row.a, row.a"] {
             if let Err(message) = render(&format!("{{{{ row.a | {filter}{arguments} }}}}"), &values) {
                 assert!(!message.contains("value") || message.contains("a value") || filter == "values", "{message}");
@@ -237,62 +257,79 @@ fn wide_numbers_stay_exact() {
     }
 }
 
-/// Parts that templates are put together from: whole tags, halves of tags, and things that stand in them.
-fn part() -> impl Strategy<Value = String> {
-    let value = prop_oneof![
-        Just("row.a".to_owned()),
-        Just("row.list".to_owned()),
-        Just("row.o".to_owned()),
-        Just("x".to_owned()),
-        Just("'é,b 1'".to_owned()),
-        Just("(1..row.a)".to_owned()),
-        Just("x[row.list[0]]".to_owned()),
-        Just("forloop.parentloop.index".to_owned()),
-        Just("empty".to_owned()),
-        Just("nil".to_owned()),
-        any::<i64>().prop_map(|number| number.to_string()),
-        any::<f32>().prop_map(|number| format!("{number:.3}")),
-    ];
-    let filter = prop::sample::select(filters::names().collect::<Vec<_>>());
-    let arguments = prop::collection::vec(value.clone(), 0..3).prop_map(|values| values.join(", "));
-    let chain = (value.clone(), prop::collection::vec((filter, arguments), 0..4)).prop_map(|(first, filters)| {
-        filters.into_iter().fold(first, |chain, (name, arguments)| match arguments.as_str() {
-            "" => format!("{chain} | {name}"),
-            arguments => format!("{chain} | {name}: {arguments}"),
-        })
-    });
+/// Things that stand in outputs and tags.
+fn value() -> impl Strategy<Value = String> + Clone {
     prop_oneof![
-        chain.clone().prop_map(|chain| format!("{{{{ {chain} }}}}")),
-        chain.prop_map(|chain| format!("{{% assign x = {chain} %}}")),
-        (value.clone(), value.clone()).prop_map(|(a, b)| format!("{{% for x in {a} limit: {b} reversed %}}")),
-        (value.clone(), value.clone()).prop_map(|(a, b)| format!("{{% if {a} < {b} or {b} contains {a} %}}")),
-        (value.clone(), value.clone()).prop_map(|(a, b)| format!("{{% tablerow x in {a} cols: {b} %}}")),
-        (value.clone(), value).prop_map(|(a, b)| format!("{{% case {a} %}}{{% when {b} %}}y{{% endcase %}}")),
         prop::sample::select(vec![
-            "{% endfor %}",
-            "{% endif %}",
-            "{% endtablerow %}",
-            "{% else %}",
-            "{%- break -%}",
-            "{% continue %}",
-            "{%",
-            "%}",
-            "{{",
-            "}}",
-            "{% raw %}",
-            "{% endraw %}",
-            "{% comment %}",
-            "{% cycle 1, x %}",
-            "{% increment x %}",
-            "'",
-            " é\n",
-            "{% liquid\necho x\n%}",
-            "{% capture x %}a{{ x }}{% endcapture %}",
-            "{% ifchanged %}",
-            "{% endifchanged %}",
+            "row.a",
+            "row.list",
+            "row.o",
+            "x",
+            "'é,b 1'",
+            "''",
+            "(1..row.a)",
+            "x[row.list[0]]",
+            "forloop.parentloop.index",
+            "empty",
+            "nil",
+            "row.o.first",
+            "row.list.last.k",
         ])
         .prop_map(str::to_owned),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f32>().prop_map(|number| format!("{number:.3}")),
     ]
+}
+
+/// A value and filters that take it, most of them with as many arguments as they need.
+fn chain() -> impl Strategy<Value = String> + Clone {
+    let call = (prop::sample::select(filters::names()), value(), value()).prop_map(|((name, least), a, b)| {
+        match (name, least) {
+            ("cast", _) => "cast: 'json'".to_owned(),
+            ("date", _) => "date: '%Y %j %U'".to_owned(),
+            ("timezone", _) => "timezone: 'Asia/Tokyo'".to_owned(),
+            ("date_add", _) => format!("date_add: {a}, 'months'"),
+            ("regex_replace", _) => format!("regex_replace: '(.)', {b}"),
+            ("regex_match" | "regex_extract", _) => format!("{name}: '(.)'"),
+            (_, 0) => name.to_owned(),
+            (_, 1) => format!("{name}: {a}"),
+            _ => format!("{name}: {a}, {b}"),
+        }
+    });
+    (value(), prop::collection::vec(call, 0..4))
+        .prop_map(|(first, calls)| calls.into_iter().fold(first, |chain, call| format!("{chain} | {call}")))
+}
+
+/// A template of whole tags in each other.
+fn template() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        chain().prop_map(|chain| format!("{{{{ {chain} }}}}")),
+        chain().prop_map(|chain| format!("{{% assign x = {chain} %}}")),
+        prop::sample::select(vec![
+            " é\n",
+            "{%- break -%}",
+            "{% continue %}",
+            "{% cycle 1, x %}",
+            "{% increment x %}",
+            "{% liquid\necho x\n%}",
+            "{% # a %}",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(4, 24, 5, |inner| {
+        (prop::collection::vec(inner, 0..5), value(), value(), 0..7).prop_map(|(parts, a, b, kind)| {
+            let body = parts.concat();
+            match kind {
+                0 => format!("{{% for x in {a} limit: {b} reversed %}}{body}{{% else %}}-{{% endfor %}}"),
+                1 => format!("{{%- for y in {a} offset: continue -%}}{body}{{% endfor %}}"),
+                2 => format!("{{% if {a} < {b} or {b} contains {a} %}}{body}{{% endif %}}"),
+                3 => format!("{{% tablerow x in {a} cols: {b} %}}{body}{{% endtablerow %}}"),
+                4 => format!("{{% case {a} %}}{{% when {b}, x %}}{body}{{% else %}}{body}{{% endcase %}}"),
+                5 => format!("{{% capture x %}}{body}{{% endcapture %}}"),
+                _ => format!("{{% ifchanged %}}{body}{{% endifchanged %}}"),
+            }
+        })
+    })
 }
 
 fn row_for_parts() -> BTreeMap<String, Field> {
@@ -307,12 +344,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn no_template_panics(parts in prop::collection::vec(part(), 1..8)) {
-        let _ = render(&parts.concat(), &row_for_parts());
+    fn no_template_panics(text in template(), cut in 0usize..2000) {
+        let _ = render(&text, &row_for_parts());
+        // And half of it.
+        let cut = (0..=cut.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let _ = render(&text[..cut], &row_for_parts());
     }
 
     #[test]
-    fn every_filter_takes_anything(name in prop::sample::select(filters::names().collect::<Vec<_>>()), seed in any::<[u8; 3]>()) {
+    fn every_filter_takes_anything((name, _) in prop::sample::select(filters::names()), seed in any::<[u8; 3]>()) {
         let inputs = ["row.a", "row.list", "row.o", "nil", "''", "'é b'", "-0.5", "1e9", "99999999999999999999", "(3..-1)", "empty", "false"];
         let pick = |at: usize| inputs[usize::from(seed[at]) % inputs.len()];
         for arguments in [String::new(), format!(": {}", pick(1)), format!(": {}, {}", pick(1), pick(2)), ": '%Y%j%U'".to_owned(), format!(": '(.)', {}", pick(1))] {

@@ -207,7 +207,7 @@ fn an_error_names_its_place_in_the_template_and_no_value() {
         ("{{ row.n | divided_by: row.json.nope }}", "division by null in `row.n | divided_by: row.json.nope`"),
         ("x{{ row['first name'] |\n to_number | upcase }}", "none in `row['first name'] | to_number | upcase`"),
         ("{% assign x = row.json | parse_json | keys | keys %}", "in `row.json | parse_json | keys | keys`"),
-        ("{% if row['first name'] > 1 %}{% endif %}", "a text and a number have no order; use `to_number`"),
+        ("{% if row['first name'] > 1 %}{% endif %}", "no order; use `to_number` in `row['first name'] > 1`"),
         ("{% for x in row.json.b limit: row.json %}{% endfor %}", "`limit` needs a whole number and got a object"),
     ] {
         let error = rendered(template, ValueType::Any).unwrap_err();

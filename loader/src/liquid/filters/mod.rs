@@ -121,10 +121,13 @@ pub(super) fn prepare(name: &str, arguments: &[Expression], named: &[(String, Ex
     Ok(Filter(Kind::Own(definition, (definition.prepare)(arguments)?)))
 }
 
-/// The names of all filters.
+/// The names of all filters, each with the fewest arguments that it takes.
 #[cfg(test)]
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    OWN.keys().copied().chain(stock::names())
+pub(super) fn names() -> Vec<(&'static str, usize)> {
+    let own = OWN.values().map(|definition| (definition.name, definition.arity.0));
+    let mut names: Vec<_> = own.chain(stock::names().map(|name| (name, 0))).collect();
+    names.sort_unstable();
+    names
 }
 
 fn check(

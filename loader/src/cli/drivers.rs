@@ -96,7 +96,8 @@ impl<'a> Line<'a> {
             version: place.and_then(|found| found.version.clone()),
             licence: place
                 .and_then(|found| found.licence.clone())
-                .or_else(|| known.map(|known| known.licence.to_owned())),
+                .or_else(|| known.map(|known| known.licence.to_owned()))
+                .filter(|licence| !licence.is_empty()),
             problem: found.as_ref().err().cloned(),
             install: known.map(Known::install),
             loads: None,

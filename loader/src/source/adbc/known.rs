@@ -16,7 +16,7 @@ pub(crate) struct Known {
     pub(crate) uri: &'static str,
     /// Options that matter, each with what it is.
     pub(crate) options: &'static [(&'static str, &'static str)],
-    /// The licence of the driver as far as it is known.
+    /// The licence of the driver; empty if it is not known.
     pub(crate) licence: &'static str,
     pub(crate) note: &'static str,
 }
@@ -55,8 +55,10 @@ pub(crate) const KNOWN: [Known; 12] = [
             ("password", "the password"),
             ("adbc.snowflake.sql.warehouse", "the warehouse"),
             ("adbc.snowflake.sql.db", "the database"),
-            ("adbc.snowflake.sql.auth_type", "auth_jwt for a key pair"),
-            ("adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value", "the private key"),
+            ("adbc.snowflake.sql.schema", "the schema"),
+            ("adbc.snowflake.sql.role", "the role"),
+            ("adbc.snowflake.sql.auth_type", "auth_snowflake, or auth_jwt for a key pair"),
+            ("adbc.snowflake.sql.client_option.jwt_private_key", "the file of the private key, for auth_jwt"),
         ],
         licence: "Apache-2.0",
         note: "Names of tables are case-sensitive here: write them as SHOW TABLES does.",
@@ -79,9 +81,14 @@ pub(crate) const KNOWN: [Known; 12] = [
         name: "redshift",
         title: "Amazon Redshift",
         dialect: Dialect::Redshift,
-        uri: "redshift://USER:${PASSWORD}@HOST:5439/DATABASE",
-        options: &[],
-        licence: "Apache-2.0",
+        uri: "postgresql://USER:${PASSWORD}@HOST:5439",
+        options: &[
+            ("redshift.cluster_type", "redshift, redshift-iam or redshift-serverless"),
+            ("redshift.db_name", "the database"),
+            ("redshift.cluster_identifier", "the cluster, for redshift-iam"),
+            ("redshift.workgroup_name", "the workgroup, for redshift-serverless"),
+        ],
+        licence: "",
         note: "",
     },
     Known {
@@ -110,7 +117,7 @@ pub(crate) const KNOWN: [Known; 12] = [
         name: "mysql",
         title: "MySQL and MariaDB",
         dialect: Dialect::MySql,
-        uri: "mysql://USER:${PASSWORD}@HOST:3306/DATABASE",
+        uri: "USER:${PASSWORD}@tcp(HOST:3306)/DATABASE",
         options: &[],
         licence: "Apache-2.0",
         note: "",
@@ -119,9 +126,9 @@ pub(crate) const KNOWN: [Known; 12] = [
         name: "mssql",
         title: "Microsoft SQL Server, Azure SQL, Fabric",
         dialect: Dialect::SqlServer,
-        uri: "mssql://USER:${PASSWORD}@HOST:1433?database=DATABASE",
+        uri: "sqlserver://USER:${PASSWORD}@HOST:1433?database=DATABASE",
         options: &[],
-        licence: "Apache-2.0",
+        licence: "",
         note: "",
     },
     Known {

@@ -219,6 +219,8 @@ fn limits_of_a_row_are_failures() {
     let made = format!("a filter of its template made a value of more than {MAX_MADE_BYTES} bytes, or a list as long");
     assert_eq!(alone(&double(17)), Err(made.clone()));
     assert_eq!(alone(&format!("{}{{{{ x | replace: '', x }}}}", double(16))), Err(made.clone()));
+    let groups = "$0".repeat(100);
+    assert_eq!(alone(&format!("{}{{{{ x | regex_replace: '(?s).+', '{groups}' }}}}", double(16))), Err(made.clone()));
     assert_eq!(alone("{% assign a = (1..6000) | concat: (1..6000) %}"), Err(made.clone()));
     assert_eq!(alone("{{ (1..99999999999) | first }}"), Ok(Field::Int(1)));
     assert_eq!(alone("{{ (1..99999999999) | join }}"), Err(made));

@@ -4,7 +4,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::super::error::{Failure, Problem};
 use super::super::expression::Expression;
-use super::super::limits::{MAX_MADE_BYTES, MAX_PATTERN_BYTES};
+use super::super::limits::{MAX_MADE_BYTES, MAX_PATTERN_BYTES, MAX_WORK_BYTES};
 use super::super::value::Value;
 use super::{Call, Definition, Outcome, Prepared, filter};
 
@@ -38,11 +38,16 @@ fn pattern<'c>(call: &Call<'c, '_>) -> Outcome<&'c Regex> {
 /// Every match replaced; `$1` and `${name}` stand for groups.
 fn replace<'r>(input: Value<'r>, call: &Call<'_, 'r>) -> Outcome<Value<'r>> {
     let (text, replacement) = (input.to_text(), call.text(1));
+    let groups = replacement.matches('$').count();
     let mut out = String::new();
     let mut end = 0;
     for found in pattern(call)?.captures_iter(&text) {
         let Some(whole) = found.get(0) else { continue };
         out.push_str(&text[end..whole.start()]);
+        // Looked at beforehand: a long match may stand in the replacement again and again.
+        if whole.len().saturating_mul(groups) > MAX_WORK_BYTES {
+            return Err(Failure::TooLarge);
+        }
         found.expand(&replacement, &mut out);
         end = whole.end();
         if out.len() > MAX_MADE_BYTES {

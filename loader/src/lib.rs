@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod cli;
 mod diff;
 mod http;
+pub mod inspect;
 pub mod liquid;
 pub mod mapping;
 pub mod observe;

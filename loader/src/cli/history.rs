@@ -1,71 +1,55 @@
-//! `history` and `rejects`: what earlier runs did.
+//! `history`: what earlier runs did.
 
-use larder_types::names::SyncName;
+use clap::Args;
 
-use super::output::{blocked, bytes, complain, counts, say};
-use super::say_json;
-use crate::project::Project;
+use super::export::Exported;
+use super::output::{blocked, bytes, complain, counts};
+use super::{with_project, with_syncs};
 use crate::run::{self, ExitClass, HistoryEntry};
 
-/// Lists runs, the newest first.
-pub(super) fn history(project: &Project, sync: Option<&SyncName>, limit: usize, json: bool) -> ExitClass {
-    let entries = match run::history(project, sync, limit) {
-        Ok(entries) => entries,
-        Err(error) => {
-            complain(format_args!("error: {error}"));
-            return error.exit_class();
-        }
-    };
-    if json {
-        entries.iter().for_each(say_json);
-    } else if entries.is_empty() {
-        complain("no run yet");
-    } else {
-        entries.iter().for_each(print);
-    }
-    ExitClass::Ok
+#[derive(Debug, Args)]
+pub(super) struct HistoryCommand {
+    /// Only the runs of this sync.
+    sync: Option<String>,
+    /// How many runs to list.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    limit: usize,
+    #[command(flatten)]
+    exported: Exported,
 }
 
-fn print(entry: &HistoryEntry) {
+/// Lists runs, the newest first.
+pub(super) fn history(command: &HistoryCommand) -> ExitClass {
+    with_project(&command.exported.project.project, |project| {
+        with_syncs(project, command.sync.as_slice(), |syncs| {
+            let sync = command.sync.as_ref().and_then(|_| syncs.first()).map(|sync| &sync.name);
+            match run::history(project, sync, command.limit) {
+                Ok(entries) => command.exported.put(&entries, "no run yet", line),
+                Err(error) => {
+                    complain(format_args!("error: {error}"));
+                    error.exit_class()
+                }
+            }
+        })
+    })
+}
+
+fn line(entry: &HistoryEntry) -> String {
     let HistoryEntry { id, sync, kind, state, started_at, .. } = entry;
     let reason = entry.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    say(format_args!("{started_at}  {id}  {sync}  {kind} {state}{reason}"));
+    let mut text = format!("{started_at}  {id}  {sync}  {kind} {state}{reason}\n    ");
     if state == "blocked" {
-        say(format_args!("    {}", blocked(&entry.rows)));
+        text += &blocked(&entry.rows);
     } else {
-        say(format_args!("    {}; {} batches, {}", counts(&entry.rows), entry.batches, bytes(entry.bytes)));
+        text += &format!("{}; {} batches, {}", counts(&entry.rows), entry.batches, bytes(entry.bytes));
+    }
+    if entry.deliveries.len() > 1 {
+        for delivery in &entry.deliveries {
+            text += &format!("\n    {}: {} {}", delivery.destination, delivery.state, counts(&delivery.rows));
+        }
     }
     if let Some(error) = &entry.error {
-        say(format_args!("    {error}"));
+        error.lines().for_each(|line| text += &format!("\n    {line}"));
     }
-}
-
-/// Lists the rejected rows of a run.
-pub(super) fn rejects(project: &Project, id: &str, json: bool) -> ExitClass {
-    let rejections = match run::rejected(project, id) {
-        Ok(rejections) => rejections,
-        Err(error) => {
-            complain(format_args!("error: {error}"));
-            return error.exit_class();
-        }
-    };
-    // With one destination its name says nothing.
-    let is_shared = rejections.iter().any(|row| row.destination != rejections[0].destination);
-    for row in &rejections {
-        if json {
-            say_json(row);
-            continue;
-        }
-        let rejection = &row.rejection;
-        let destination = if is_shared { format!("{}: ", row.destination) } else { String::new() };
-        let key = rejection.key.as_ref().map(|key| format!("key {key}")).unwrap_or_default();
-        let row = rejection.row.map(|row| format!("row {row}")).unwrap_or_default();
-        let field = rejection.field.as_ref().map(|field| format!("field `{field}`")).unwrap_or_default();
-        let place: Vec<String> = [row, key, field].into_iter().filter(|part| !part.is_empty()).collect();
-        say(format_args!("{destination}{}: {} ({})", place.join(", "), rejection.message, rejection.code));
-    }
-    if rejections.is_empty() && !json {
-        complain("no row of this run was rejected");
-    }
-    ExitClass::Ok
+    text
 }

@@ -7,16 +7,21 @@
 mod compile;
 mod debug;
 mod drivers;
+mod explain_key;
+mod export;
 mod history;
 mod init;
 mod output;
 mod plan;
 mod preview;
 mod progress;
+mod requests;
+mod rows;
 mod run;
 mod schedule;
 mod schema;
 mod serve;
+mod status;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -32,15 +37,16 @@ use tracing_subscriber::EnvFilter;
 use crate::project::suggest::hint;
 use crate::project::{FileKind, Problem, Project, SyncSpec};
 use crate::run::{ExitClass, RunOptions};
-use output::{complain, say};
+use output::{LogFormat, complain, say};
 
 const ENVIRONMENT: &str = "\
 Exit codes:
   0 done, 1 failed, 2 wrong usage or project, 3 some rows were rejected, 4 stopped by a guard,
-  5 the sync is being run by another loader
+  5 the sync is being run by another loader; `plan --detailed-exitcode`: 10 there are changes
 
 Environment:
   LARDER_LOG    what to log, for example `debug`; default `warn`, for `serve` `info`
+  NO_COLOR      if not empty, no colours
   Every variable that the project's files name as ${NAME}.";
 
 /// Syncs the rows of a warehouse into the collections of a Larder cluster.
@@ -49,6 +55,12 @@ Environment:
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// How progress, warnings and logs are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// No colours, as if `NO_COLOR` were set.
+    #[arg(long, global = true)]
+    no_color: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,18 +106,7 @@ enum Command {
         shown: Shown,
     },
     /// Show what a run would add, change and remove, and what a guard would say. Sends nothing.
-    Plan {
-        /// The syncs; all of them if none is named.
-        syncs: Vec<String>,
-        /// Plan to send every row, not only those that changed.
-        #[arg(long)]
-        full: bool,
-        /// How many rows to show of each kind of change.
-        #[arg(long, default_value_t = 3, value_name = "N")]
-        samples: usize,
-        #[command(flatten)]
-        shown: Shown,
-    },
+    Plan(plan::PlanCommand),
     /// Run syncs: send what changed since the last run.
     Run {
         /// The syncs; all of them, one after the other, if none is named.
@@ -130,15 +131,7 @@ enum Command {
     /// Show and pause schedules.
     Schedule(schedule::ScheduleCommand),
     /// List runs, the newest first.
-    History {
-        /// Only the runs of this sync.
-        sync: Option<String>,
-        /// How many runs to list.
-        #[arg(long, default_value_t = 20, value_name = "N")]
-        limit: usize,
-        #[command(flatten)]
-        shown: Shown,
-    },
+    History(history::HistoryCommand),
     /// Print the JSON Schema of a kind of YAML file, for editors.
     Schema {
         /// `larder`, `source` or `sync`.
@@ -148,13 +141,14 @@ enum Command {
     /// Hold one driver for the loader that started this process.
     #[command(name = crate::source::adbc::WORKER_COMMAND, hide = true)]
     SourceWorker,
+    /// List the requests of a run: each attempt to send a batch, and how it ended.
+    Requests(requests::RequestsCommand),
     /// List the rejected rows of a run. Shows primary keys.
-    Rejects {
-        /// The run's id, as `run` and `history` print it.
-        run: String,
-        #[command(flatten)]
-        shown: Shown,
-    },
+    Rows(rows::RowsCommand),
+    /// Explain a key: its row now, what was acknowledged, when it was sent last, the record in each cluster.
+    ExplainKey(explain_key::ExplainKeyCommand),
+    /// Show how syncs are doing: last run, last success, next run, rows, holds.
+    Status(status::StatusCommand),
 }
 
 #[derive(Debug, Args)]
@@ -181,8 +175,14 @@ pub fn main() -> ExitCode {
     // What the daemon does it says in its log alone.
     let default = if matches!(arguments.command, Command::Serve { .. }) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
+    output::set_format(arguments.log_format);
+    let is_plain = arguments.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = !is_plain && std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match arguments.log_format {
+        LogFormat::Text => log.with_ansi(colours).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     if matches!(arguments.command, Command::SourceWorker) {
         return crate::source::adbc::worker_main();
     }
@@ -207,25 +207,18 @@ fn dispatch(command: Command) -> ExitClass {
             let wanted = preview::Wanted { limit, key };
             with_sync(project, sync, |sync| preview::preview(project, sync, &wanted, shown.json))
         }),
-        Command::Plan { syncs, full, samples, shown } => with_project(&shown.project.project, |project| {
-            with_syncs(project, &syncs, |syncs| plan::plan(project, syncs, full, samples, shown.json))
-        }),
+        Command::Plan(command) => plan::plan(&command),
         Command::Run { syncs, full, accept_removals, shown } => with_project(&shown.project.project, |project| {
             let options = RunOptions { full, accept_removals, ..RunOptions::default() };
             with_syncs(project, &syncs, |syncs| run::run(project, syncs, &options, shown.json))
         }),
         Command::Serve { listen, shown } => serve::serve(&shown.project.project, listen, shown.json),
         Command::Schedule(command) => schedule::schedule(command),
-        Command::History { sync, limit, shown } => with_project(&shown.project.project, |project| {
-            let named: Vec<String> = sync.into_iter().collect();
-            with_syncs(project, &named, |syncs| {
-                let sync = if named.is_empty() { None } else { syncs.first().map(|sync| &sync.name) };
-                history::history(project, sync, limit, shown.json)
-            })
-        }),
-        Command::Rejects { run, shown } => {
-            with_project(&shown.project.project, |project| history::rejects(project, &run, shown.json))
-        }
+        Command::History(command) => history::history(&command),
+        Command::Requests(command) => requests::requests(&command),
+        Command::Rows(command) => rows::rows(&command),
+        Command::ExplainKey(command) => explain_key::explain_key(&command),
+        Command::Status(command) => status::run(&command),
     }
 }
 
@@ -274,8 +267,9 @@ fn with_sync(project: &Project, name: String, action: impl FnOnce(&SyncSpec) -> 
 
 /// The exit of several syncs: that of the worst one.
 fn worst(exits: impl IntoIterator<Item = ExitClass>) -> ExitClass {
-    const FROM_BEST: [ExitClass; 6] = [
+    const FROM_BEST: [ExitClass; 7] = [
         ExitClass::Ok,
+        ExitClass::Changes,
         ExitClass::Partial,
         ExitClass::Blocked,
         ExitClass::Locked,

@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::OnceLock;
+
+use clap::ValueEnum;
 
 use crate::run::RowCounts;
 
@@ -10,9 +13,43 @@ pub(super) fn say(line: impl Display) {
     drop(writeln!(std::io::stdout().lock(), "{line}"));
 }
 
+/// How what stands beside results is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line, with `timestamp`, `level` and `message`.
+    Json,
+}
+
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Decides for the whole process; the first decision counts.
+pub(super) fn set_format(format: LogFormat) {
+    FORMAT.get_or_init(|| format);
+}
+
+/// Whether programs read what stands beside results.
+pub(super) fn is_for_programs() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
+
 /// Prints a line beside the result: a problem, a remark, progress.
 pub(super) fn complain(line: impl Display) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
+    let text = if is_for_programs() { as_json(&line.to_string()) } else { line.to_string() };
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
+/// A line as a log entry, like those of the rest of the program.
+fn as_json(line: &str) -> String {
+    let of_sync = line.split_once(": error: ").is_some_and(|(sync, _)| !sync.contains(' '));
+    let level = match line {
+        _ if of_sync || line.starts_with("error: ") => "ERROR",
+        _ if line.starts_with("warning: ") => "WARN",
+        _ => "INFO",
+    };
+    let timestamp = crate::run::text(jiff::Timestamp::now());
+    serde_json::json!({ "timestamp": timestamp, "level": level, "message": line }).to_string()
 }
 
 /// A number of rows as people read it: exact up to 9999, then with three digits at most.
@@ -76,6 +113,20 @@ pub(super) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_for_programs_have_a_level() {
+        for (line, level) in [
+            ("error: no", "ERROR"),
+            ("planes: error: no", "ERROR"),
+            ("warning: hm", "WARN"),
+            ("an error: text", "INFO"),
+        ] {
+            let entry: serde_json::Value = serde_json::from_str(&as_json(line)).unwrap();
+            assert_eq!((&entry["level"], &entry["message"]), (&level.into(), &line.into()));
+            assert!(entry["timestamp"].as_str().unwrap().ends_with('Z'));
+        }
+    }
 
     #[test]
     fn blocked_run_is_not_told_as_if_it_had_done_something() {

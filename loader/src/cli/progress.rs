@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::{complain, rows, say};
+use super::output::{complain, is_for_programs, rows, say};
 use crate::run::{Phase, Progress};
 
 /// How often a line is printed where there is no terminal.
@@ -36,7 +36,7 @@ enum Shown {
 impl Watch {
     /// Starts watching a sync.
     pub(super) fn new(sync: &str, announce: bool) -> Self {
-        let shown = if std::io::stderr().is_terminal() {
+        let shown = if std::io::stderr().is_terminal() && !is_for_programs() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_prefix(sync.to_owned());
             set_phase(&bar, Phase::Reading, None);
             bar.enable_steady_tick(TICK);

@@ -74,6 +74,6 @@ fn remarks(report: &RunReport) {
     }
     if report.rows.rejected > 0 {
         let rejected = rows(report.rows.rejected);
-        complain(format_args!("{name}: {rejected} rejected; see them with `larder-loader rejects {}`", report.id));
+        complain(format_args!("{name}: {rejected} rejected; see them with `larder-loader rows {}`", report.id));
     }
 }

@@ -33,7 +33,14 @@ fn arguments_are_consistent() {
     };
     assert_eq!((syncs, full, accept_removals), (vec!["a".to_owned(), "b".to_owned()], true, true));
     assert_eq!((shown.project.project.as_path(), shown.json), (Path::new("p"), false));
-    for wrong in [&["run", "--fast"][..], &["init", "a", "b"], &["history", "a", "--limit", "x"], &["rejects"], &[]] {
+    for wrong in [
+        &["run", "--fast"][..],
+        &["init", "a", "b"],
+        &["history", "a", "--limit", "x"],
+        &["rows"],
+        &["explain-key", "a"],
+        &[],
+    ] {
         assert!(Arguments::try_parse_from([&["larder-loader"], wrong].concat()).is_err(), "{wrong:?}");
     }
 }

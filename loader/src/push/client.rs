@@ -4,6 +4,7 @@
 //! repeated: PUTs and batches are idempotent, a commit goes on where it stopped, and a run that was opened twice is
 //! fenced off by the second opening.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use larder_types::api::{
 };
 use larder_types::error::{ErrorBody, ErrorCode};
 use reqwest::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Body, Method, Response};
+use reqwest::{Body, Method, Response, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::retry::{Patience, RetryPolicy, random, retry_after};
 use super::wire::{Failure, Fault, Posted, Wire};
@@ -272,6 +274,60 @@ impl Client {
             tracing::warn!(what, why = fault.why(), delay_ms = delay.as_millis(), "no good answer; trying again");
             failed += 1;
             tokio::time::sleep(delay).await;
+        }
+    }
+}
+
+/// What a lookup of a record found.
+#[derive(Debug, Clone)]
+pub(crate) enum Looked {
+    /// Its fields, those of other syncs included, by name.
+    Found(BTreeMap<String, Box<RawValue>>),
+    /// The cluster knows of no such record.
+    Absent,
+    /// The API key has no scope that allows lookups.
+    NotAllowed,
+    /// The cluster could not tell; why.
+    Unknown(String),
+}
+
+impl Client {
+    /// Looks a record up, without patience: whoever asks is waiting. `index` is the name of the primary index.
+    pub(crate) async fn record(&self, index: &str, key: &str) -> Looked {
+        let Ok(mut url) = Url::parse(&self.collection_url) else {
+            return Looked::Unknown(format!("{} is no address", self.collection_url));
+        };
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(["records", index, key]);
+        }
+        let request = self.http.get(url).bearer_auth(&self.key.0).timeout(PROBE_TIMEOUT);
+        let answer = attempt("look up a record", request).await.1;
+        match answer.and_then(|answer| parse(&answer, "look up a record").map_err(Failure::Never)) {
+            Ok(fields) => Looked::Found(fields),
+            Err(Failure::Never(PushError::Refused { status: 403, .. })) => Looked::NotAllowed,
+            Err(Failure::Never(PushError::Refused { status: 404, .. })) => Looked::Absent,
+            Err(Failure::Never(error)) => Looked::Unknown(error.to_string()),
+            Err(Failure::Fault(fault)) => Looked::Unknown(fault.why()),
+        }
+    }
+
+    /// The name of the primary index of the collection; none if there is no collection yet.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses.
+    pub(crate) async fn primary_index(&self) -> Result<Option<String>, PushError> {
+        let what = "describe the collection";
+        let request = self.http.get(&self.collection_url).bearer_auth(&self.key.0).timeout(PROBE_TIMEOUT);
+        match attempt(what, request).await.1 {
+            Ok(answer) => {
+                let info: CollectionInfo = parse(&answer, what)?;
+                Ok(info.indexes.into_iter().find(|index| index.primary).map(|index| index.name.to_string()))
+            }
+            Err(Failure::Never(PushError::Refused { code, .. })) if code == ErrorCode::CollectionNotFound.as_str() => {
+                Ok(None)
+            }
+            Err(Failure::Never(error)) => Err(error),
+            Err(Failure::Fault(fault)) => Err(fault.refusal(what)),
         }
     }
 }

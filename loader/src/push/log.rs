@@ -29,11 +29,3 @@ pub(crate) trait RequestLog: Sync {
     /// Notes an attempt down.
     fn note(&self, attempt: &Attempt<'_>);
 }
-
-/// Nobody asks later.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Unlogged;
-
-impl RequestLog for Unlogged {
-    fn note(&self, _attempt: &Attempt<'_>) {}
-}

@@ -194,7 +194,9 @@ impl<W: Wire> Sending<'_, W> {
     /// Waits for what is in flight, because every answer that is heard spares rows from being sent again.
     async fn touch_down(&mut self) {
         while let Some(landed) = self.flights.join_next().await {
-            let Ok(Landed { flight, posted, .. }) = landed else { continue };
+            let Ok(landed) = landed else { continue };
+            self.note(&landed);
+            let Landed { flight, posted, .. } = landed;
             // What it says is not to be relied on, or cannot be written down: it stays in doubt.
             if posted.result.is_ok_and(|answer| self.acknowledge(flight, &answer).is_err()) {
                 return;

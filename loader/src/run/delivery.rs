@@ -37,8 +37,7 @@ use crate::mapping::Mapping;
 use crate::project::DestinationName;
 use crate::push::batch::Press;
 use crate::push::client::{Client, Known, PushError};
-use crate::push::log::Unlogged;
-use crate::push::sender::{SendLimits, Sender, Sent, locked};
+use crate::push::sender::{Sender, Sent, locked};
 use crate::state::journal::{Journal, JournalHeader};
 use crate::state::runs::{Closing, DeliveryId, Tally};
 use crate::state::{DestinationState, StateError};
@@ -311,6 +310,7 @@ impl<'a> Delivery<'a> {
         let mut refused = Rejections::default();
         let mut reject = |rejection| refused.add(rejection);
         let advance = |rows| gauge.advance(Phase::Pushing, rows);
+        let log = self.shared.requests.of(&self.state.name);
         let sender = Sender {
             wire: &self.client,
             run,
@@ -318,8 +318,8 @@ impl<'a> Delivery<'a> {
             journal,
             reject: &mut reject,
             advance: &advance,
-            log: &Unlogged,
-            limits: SendLimits { in_flight: self.shared.in_flight, retry: self.shared.tuning.retry },
+            log: &log,
+            limits: self.shared.limits,
             cancel,
         };
         let (produced, (sent, result)) = std::thread::scope(|scope| {
@@ -375,6 +375,10 @@ impl<'a> Delivery<'a> {
             }
         };
         self.counts.rejected = self.rejections.count;
+        let veil = self.shared.veil;
+        for rejection in &mut self.rejections.kept {
+            rejection.key = rejection.key.as_ref().map(|key| veil.key(key).into_owned());
+        }
         if let Err(error) = self.close(outcome, message.as_deref()) {
             // The delivery stays open in the database, and the next run will work its journal into the state.
             let said = message.map_or_else(

@@ -27,9 +27,12 @@ use crate::cancel::Cancel;
 use crate::diff::Intake;
 use crate::diff::snapshot::Snapshot;
 use crate::diff::spill::Parts;
+use crate::inspect::redact::Veil;
 use crate::observe::{Observer, RunEnded, RunStarted};
 use crate::project::{DestinationName, Project, SyncSpec};
 use crate::push::client::Client;
+use crate::push::sender::SendLimits;
+use crate::state::requests::RequestBook;
 use crate::state::runs::{Beginning, DeliveryId, Ending};
 use crate::state::{DestinationState, Interrupted, State, SyncState};
 
@@ -53,14 +56,15 @@ pub(super) struct Shared<'a> {
     pub(super) spec: &'a SyncSpec,
     pub(super) options: &'a RunOptions,
     pub(super) tuning: Tuning,
-    /// Most batches in flight to one destination.
-    pub(super) in_flight: usize,
     pub(super) state: &'a State,
     pub(super) sync: &'a SyncState,
     pub(super) id: String,
     pub(super) kind: RunKind,
     pub(super) cancel: &'a Cancel,
     pub(super) gauge: &'a Gauge<'a>,
+    pub(super) requests: &'a RequestBook,
+    pub(super) limits: SendLimits,
+    pub(super) veil: Veil<'a>,
 }
 
 impl Shared<'_> {
@@ -96,6 +100,7 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
     // Before the run begins, because it is the newest delivery under way that is taken up.
     let full = setup.kind() == RunKind::Full;
     let taken_up: Vec<TakenUp> = destinations.iter().map(|name| take_up(state, sync, name, full)).collect();
+    let salt = state.database.key_salt().map_err(super::failed)?;
     state.database.begin(setup.beginning(&id, &began), &destinations).map_err(super::failed)?;
     setup.progress.started(&id);
     setup.observer.started(&setup.started(&id));
@@ -107,23 +112,29 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
         move |why| cancel.cancel(why)
     });
     let gauge = Gauge::new(setup.progress);
-    let Setup { spec, options, tuning, .. } = *setup;
-    let in_flight = setup.project.push.max_in_flight;
+    let Setup { project, spec, options, tuning, .. } = *setup;
+    let requests = RequestBook::begin(&state.database, &id, salt);
     let shared = Shared {
         spec,
         options,
         tuning,
-        in_flight,
         state,
         sync,
         id: id.clone(),
         kind: setup.kind(),
         cancel: &cancel,
         gauge: &gauge,
+        requests: &requests,
+        limits: SendLimits { in_flight: project.push.max_in_flight, retry: tuning.retry },
+        veil: Veil { redaction: &project.redaction, salt },
     };
     let delivered = carry_out(setup, &shared, taken_up);
 
     let result = end(setup, &shared, delivered);
+    drop(requests);
+    if let Err(error) = state.database.forget(&project.retention, Timestamp::now()) {
+        tracing::warn!(%error, "what is older than the project wants to keep could not be forgotten");
+    }
     setup.observer.ended(&RunEnded { started: setup.started(&id), at: Timestamp::now(), result: result.as_ref() });
     result
 }

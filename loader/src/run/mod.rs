@@ -26,8 +26,8 @@ use jiff::Timestamp;
 use larder_types::names::SyncName;
 
 pub use report::{
-    DeliveryEntry, DeliveryReport, ExitClass, HistoryEntry, Outcome, PlanReport, PlannedDelivery, RejectedRow,
-    Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample, Trigger,
+    DeliveryEntry, DeliveryReport, ExitClass, FieldChange, HistoryEntry, OldRecord, Outcome, PlanReport,
+    PlannedDelivery, RejectedRow, Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample, Trigger,
 };
 
 pub(crate) use self::execution::{new_id, text};
@@ -42,6 +42,7 @@ use crate::project::{DestinationName, Project, SyncSpec};
 use crate::push::client::Client;
 use crate::push::retry::RetryPolicy;
 use crate::source::{self, RowStream};
+use crate::state::requests::RequestEntry;
 use crate::state::{DestinationState, Interrupted, State, StateError, SyncState};
 
 /// Which part of a run is under way.
@@ -274,17 +275,29 @@ pub fn history(project: &Project, sync: Option<&SyncName>, limit: usize) -> Resu
     state.database.history(sync, limit).map_err(failed)
 }
 
+/// The attempts of one run to send batches, by its id, as far as they are remembered.
+///
+/// # Errors
+/// When the state directory cannot be read or holds no such run.
+pub fn requests(project: &Project, run: &str) -> Result<Vec<RequestEntry>, RunError> {
+    let state = State::open(&project.state_dir).map_err(failed)?;
+    state.database.requests(run).map_err(failed)?.ok_or_else(|| no_such_run(run))
+}
+
 /// The rejected rows that were kept of one run, by its id.
 ///
 /// # Errors
 /// When the state directory cannot be read or holds no such run.
 pub fn rejected(project: &Project, run: &str) -> Result<Vec<RejectedRow>, RunError> {
     let state = State::open(&project.state_dir).map_err(failed)?;
-    let missing = || RunError::Config(vec![format!("there is no run `{run}`; `larder-loader history` lists them")]);
-    state.database.rejected(run).map_err(failed)?.ok_or_else(missing)
+    state.database.rejected(run).map_err(failed)?.ok_or_else(|| no_such_run(run))
 }
 
-fn find<'a>(project: &'a Project, sync: &SyncName) -> Result<&'a SyncSpec, RunError> {
+fn no_such_run(run: &str) -> RunError {
+    RunError::Config(vec![format!("there is no run `{run}`; `larder-loader history` lists them")])
+}
+
+pub(crate) fn find<'a>(project: &'a Project, sync: &SyncName) -> Result<&'a SyncSpec, RunError> {
     project.syncs.get(sync).ok_or_else(|| {
         let known: Vec<&str> = project.syncs.keys().map(SyncName::as_str).collect();
         RunError::Config(vec![format!("there is no sync `{sync}`; the project has: {}", known.join(", "))])
@@ -314,7 +327,7 @@ fn take_up(
 }
 
 /// Opens the source and compiles the mapping against its columns.
-fn open(project: &Project, spec: &SyncSpec, cancel: &Cancel) -> Result<(RowStream, Mapping), RunError> {
+pub(crate) fn open(project: &Project, spec: &SyncSpec, cancel: &Cancel) -> Result<(RowStream, Mapping), RunError> {
     let source = project
         .sources
         .get(&spec.source)

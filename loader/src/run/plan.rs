@@ -9,7 +9,7 @@ use super::prepare::{Baseline, Comparison, Tuning, compare, to_send};
 use super::produce::{map, rejection};
 use super::reading::{Taken, take_in};
 use super::rejections::Rejections;
-use super::report::{PlanReport, PlannedDelivery, RowCounts, RunKind, Sample};
+use super::report::{FieldChange, OldRecord, PlanReport, PlannedDelivery, RowCounts, RunKind, Sample};
 use super::stop::Stop;
 use super::{Phase, PlanOptions, Progress};
 use crate::cancel::Cancel;
@@ -152,13 +152,13 @@ fn try_out(
         };
         if *seen < options.samples && change.change != Change::Unchanged {
             *seen += 1;
-            samples.push(Sample { change: word, key: change.key.to_owned(), fields });
+            samples.push(Sample { change: word, key: change.key.to_owned(), old: OldRecord::NotRead, fields });
         }
     }
     Ok(samples)
 }
 
-fn sample_fields(mapping: &Mapping, patch: &Patch) -> Result<Vec<(String, Box<RawValue>)>, Stop> {
+fn sample_fields(mapping: &Mapping, patch: &Patch) -> Result<Vec<FieldChange>, Stop> {
     mapping
         .declared()
         .zip(&patch.values)
@@ -167,7 +167,7 @@ fn sample_fields(mapping: &Mapping, patch: &Patch) -> Result<Vec<(String, Box<Ra
             value.write_json(&mut json);
             let raw = RawValue::from_string(json)
                 .map_err(|error| Stop::Failed(format!("field `{name}` has no JSON: {error}")))?;
-            Ok((name.to_string(), raw))
+            Ok(FieldChange { field: name.to_string(), old: None, new: Some(raw), changes: true })
         })
         .collect()
 }

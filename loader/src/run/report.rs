@@ -21,6 +21,8 @@ pub enum ExitClass {
     Blocked,
     /// 5: another loader is running this sync.
     Locked,
+    /// 10: a plan that was asked to tell has found changes.
+    Changes,
 }
 
 impl ExitClass {
@@ -34,6 +36,7 @@ impl ExitClass {
             Self::Partial => 3,
             Self::Blocked => 4,
             Self::Locked => 5,
+            Self::Changes => 10,
         }
     }
 }
@@ -194,8 +197,41 @@ pub struct Sample {
     pub change: &'static str,
     /// The primary key.
     pub key: String,
-    /// The mapped fields in order, each as JSON; none for a removal.
-    pub fields: Vec<(String, Box<serde_json::value::RawValue>)>,
+    /// What is known of its record.
+    #[serde(flatten)]
+    pub old: OldRecord,
+    /// The mapped fields in order; for a removal those that the record has.
+    pub fields: Vec<FieldChange>,
+}
+
+/// What a plan knows of the record of a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "record")]
+pub enum OldRecord {
+    /// It was not asked for: the row is new.
+    NotRead,
+    /// The cluster holds it.
+    Read,
+    /// The cluster does not hold it.
+    Absent,
+    /// It cannot be told.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A field of a sample.
+#[derive(Debug, Clone, Serialize)]
+pub struct FieldChange {
+    /// The field.
+    pub field: String,
+    /// Its value in the record now, as JSON; none if the record has no such field or was not read.
+    pub old: Option<Box<serde_json::value::RawValue>>,
+    /// Its value after the run, as JSON; none if the field goes.
+    pub new: Option<Box<serde_json::value::RawValue>>,
+    /// False if the two are known to be the same.
+    pub changes: bool,
 }
 
 /// What a run would do.

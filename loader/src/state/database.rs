@@ -11,15 +11,22 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{StateError, destinations, leases, migrate, rejected, runs, schedule, syncs};
+use super::{StateError, destinations, leases, migrate, rejected, requests, runs, schedule, syncs};
 
 const VERSION: i64 = 2;
 /// How long to wait for another loader that is writing.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The statements that make the tables, where they are not there.
-const GROUPS: [&str; 6] =
-    [syncs::SCHEMA, destinations::SCHEMA, runs::SCHEMA, rejected::SCHEMA, leases::SCHEMA, schedule::SCHEMA];
+const GROUPS: &[&str] = &[
+    syncs::SCHEMA,
+    destinations::SCHEMA,
+    runs::SCHEMA,
+    rejected::SCHEMA,
+    requests::SCHEMA,
+    leases::SCHEMA,
+    schedule::SCHEMA,
+];
 
 /// The open database.
 pub(crate) struct Database {
@@ -55,6 +62,11 @@ impl Database {
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(Self { path: path.to_path_buf(), connection: Mutex::new(connection) })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads, or writes with one statement.

@@ -19,7 +19,10 @@ pub(crate) mod journal;
 pub(crate) mod leases;
 mod merge;
 mod migrate;
+mod overview;
 mod rejected;
+pub(crate) mod requests;
+mod retention;
 pub(crate) mod runs;
 mod schedule;
 mod syncs;
@@ -173,6 +176,14 @@ impl State {
         };
         self.database.set_secret(sync, &secret)?;
         Ok(secret)
+    }
+
+    /// What is recorded of a destination, without holding the sync: a run may change it at any time.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(crate) fn glance(&self, sync: &SyncName, name: &DestinationName) -> Result<DestinationState, StateError> {
+        self.destination(sync, &self.dir.join(sync.as_str()), name)
     }
 
     fn destination(

@@ -77,6 +77,8 @@ struct Shared {
     leap: Mutex<u32>,
     /// Runs that are opened, but whose openers get no answer.
     lost_openings: Mutex<u32>,
+    /// Whether the key may not look records up.
+    unreadable: Mutex<bool>,
     stopped: AtomicBool,
 }
 
@@ -99,6 +101,7 @@ impl FakeCluster {
             owned: Mutex::default(),
             leap: Mutex::default(),
             lost_openings: Mutex::default(),
+            unreadable: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -140,6 +143,11 @@ impl FakeCluster {
     /// The answers to the next so many requests to open a run are lost.
     pub(super) fn lose_openings(&self, count: u32) {
         *self.shared.lost_openings.lock().unwrap() = count;
+    }
+
+    /// From now on the key may not look records up.
+    pub(super) fn forbid_lookups(&self) {
+        *self.shared.unreadable.lock().unwrap() = true;
     }
 
     /// Another sync owns this field.
@@ -212,6 +220,7 @@ impl Shared {
         let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         match (request.method.as_str(), parts.as_slice()) {
             ("GET", ["v1", "collections", _]) => self.describe(),
+            ("GET", ["v1", "collections", _, "records", "id", key]) => self.record(key),
             ("PUT", ["v1", "collections", _]) => Reply::Answer(200, json!({}), None),
             ("PUT", ["v1", "collections", _, "syncs", _]) => self.put_sync(&request.body),
             ("GET", [.., "runs"]) => self.list(),
@@ -237,6 +246,22 @@ impl Shared {
             "bytes": 0, "revision": "",
         });
         Reply::Answer(200, info, None)
+    }
+
+    fn record(&self, key: &str) -> Reply {
+        if *self.unreadable.lock().unwrap() {
+            return error(403, "forbidden", json!({}));
+        }
+        match self.content.lock().unwrap().records.get(key) {
+            Some(record) => {
+                // They are kept as text.
+                let value = |text: &String| text.parse::<i64>().map_or_else(|_| json!(text), |number| json!(number));
+                let fields: serde_json::Map<String, Json> =
+                    record.iter().map(|(name, text)| (name.clone(), value(text))).collect();
+                Reply::Answer(200, json!(fields), None)
+            }
+            None => error(404, "record_not_found", json!({})),
+        }
     }
 
     fn put_sync(&self, body: &[u8]) -> Reply {

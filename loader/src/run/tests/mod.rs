@@ -5,6 +5,7 @@ mod crashes;
 mod destinations;
 mod faults;
 mod migration;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -373,8 +374,9 @@ fn a_plan_says_what_a_run_would_do_and_asks_nobody() {
     assert_eq!([read, added, changed, removed, unchanged, rejected], [10, 1, 1, 1, 8, 0]);
     assert_eq!(planned.to_send, 3);
     let changed = planned.samples.iter().find(|sample| sample.change == "changed").unwrap();
-    let fields: Vec<(&str, &str)> = changed.fields.iter().map(|(name, json)| (name.as_str(), json.get())).collect();
-    assert_eq!((changed.key.as_str(), fields), ("k5", vec![("fa", "5"), ("fb", r#""<q\">""#)]));
+    let new = |field: &FieldChange| field.new.as_ref().map(|new| format!("{} {}", field.field, new.get()));
+    let fields: Vec<String> = changed.fields.iter().filter_map(new).collect();
+    assert_eq!((changed.key.as_str(), fields), ("k5", vec!["fa 5".to_owned(), r#"fb "<q\">""#.to_owned()]));
     let full = plan(&world.project, &sync_name(), PlanOptions { full: true, samples: 0 }, &Silent).unwrap();
     assert_eq!((full.to_send, full.samples.len()), (10, 0));
 }

@@ -162,6 +162,10 @@ fn read_param(entry: Entry, sheet: &mut Sheet) -> Option<Value> {
     // What a value cannot be read as may be a secret, so the message does not show it.
     let value = constant(value).ok().flatten()?;
     match value.convert(kind) {
+        Ok(Value::Float(number)) if !number.is_finite() => {
+            sheet.report(line, format!("parameter `{key}`: its value is no finite number"));
+            None
+        }
         Ok(value) => Some(value),
         Err(_) => {
             sheet.report(line, format!("parameter `{key}`: its value is no {kind}"));

@@ -474,6 +474,7 @@ fn parameters_keep_the_types_that_they_are_given() {
         ("  a: {value: {b: 1}}\n", "`a` must be a text"),
         ("  a: {value: secret, type: int}\n", "its value is no int"),
         ("  a: {value: 1, type: struct}\n", "`struct` is unknown"),
+        ("  a: {value: inf, type: float}\n", "its value is no"),
     ] {
         let problems = sync(params).unwrap_err().to_string();
         assert!(problems.contains(expected) && !problems.contains("secret"), "{params}: {problems}");

@@ -50,11 +50,16 @@ fn only_changes_are_sent() -> Result<()> {
     let people = Collection::put(&client, "people")?;
     assert_eq!(people.get("2")?.expect(200).value(), json!({"name": "Bob", "age": null}));
     expect(dir.path(), &url, &["run"], 0, &["people: added 0 changed 0 removed 0"])?;
+    expect(dir.path(), &url, &["plan", "--detailed-exitcode"], 0, &["0 to send"])?;
     project(dir.path(), "id,name,age\n1,Ann,42\n3,Cid,7\n4,Dee,9\n", &sync)?;
+    expect(dir.path(), &url, &["plan", "--detailed-exitcode"], 10, &["~ 1 age: 41 -> 42", "- 2 {\"name\":\"Bob\""])?;
+    expect(dir.path(), &url, &["explain-key", "people", "1"], 0, &["the next run sends it"])?;
     expect(dir.path(), &url, &["run"], 0, &["people: added 1 changed 1 removed 1"])?;
     assert_eq!(people.get("1")?.expect(200).value(), json!({"name": "Ann", "age": 42}));
     assert_eq!(people.get("2")?.status, 404);
     expect(dir.path(), &url, &["history"], 0, &["people"])?;
+    expect(dir.path(), &url, &["status"], 0, &["people: succeeded", "main 3 rows"])?;
+    expect(dir.path(), &url, &["explain-key", "people", "1"], 0, &["the record is as the row says"])?;
     Ok(())
 }
 

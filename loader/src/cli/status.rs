@@ -84,7 +84,7 @@ fn watch(project: &Project, syncs: &[&SyncSpec], json: bool) -> Result<(), RunEr
 /// What of a status is news when it changes: everything but time passing.
 fn fingerprint(one: &SyncStatus) -> String {
     let last = one.last_run.as_ref().map(|run| (&run.id, &run.state));
-    format!("{last:?} {:?} {:?} {:?}", one.held, one.next_at, one.running)
+    format!("{last:?} {:?} {:?} {:?} {}", one.held, one.next_at, one.running, one.is_paused)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a duration for people")]
@@ -102,7 +102,11 @@ fn line(one: &SyncStatus) -> String {
         Some(age) => format!("last success {} ago", duration(age as f64)),
         None => "no success yet".to_owned(),
     };
-    let next = one.next_at.as_ref().map_or_else(|| one.schedule.clone(), |at| format!("next {at}"));
+    let next = match &one.next_at {
+        _ if one.is_paused => "schedule paused".to_owned(),
+        Some(at) => format!("next {at}"),
+        None => one.schedule.clone(),
+    };
     let held = one.held.as_ref().map(|run| format!("; held: run {run} was stopped by a guard")).unwrap_or_default();
     let destinations: Vec<String> = one
         .destinations

@@ -45,7 +45,7 @@ impl Records {
                 return Err("the cluster's key in larder.yml is empty".to_owned());
             }
             let client = Client::new(cluster, spec, RetryPolicy::default()).map_err(|error| error.to_string())?;
-            let index = client.primary_index().await.map_err(|error| error.to_string())?;
+            let index = client.primary_index().await?;
             Ok((client, index.unwrap_or_else(|| DEFAULT_INDEX.to_owned())))
         });
         Ok(Self { runtime, source })

@@ -28,7 +28,10 @@ pub struct SyncStatus {
     pub held: Option<String>,
     /// When it runs, in words.
     pub schedule: String,
-    /// When it runs next, RFC 3339, if a time makes it run.
+    /// Whether its schedule is paused.
+    #[serde(rename = "paused")]
+    pub is_paused: bool,
+    /// When its schedule starts it next, RFC 3339, if a time does.
     pub next_at: Option<String>,
     /// What each destination has acknowledged.
     pub destinations: Vec<DestinationStatus>,
@@ -60,7 +63,10 @@ fn of(state: &State, spec: &SyncSpec, now: Timestamp) -> Result<SyncStatus, Stat
     let last_success_at = state.database.last_success(&spec.name)?;
     let age = last_success_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).map(|at| now.duration_since(at));
     let in_state = |wanted: &str| last_run.as_ref().filter(|run| run.state == wanted).map(|run| run.id.clone());
-    let next = next_nominal(&spec.schedule.when, now).map(|nominal| due(&spec.name, &spec.schedule, nominal));
+    let book = state.database.book([&spec.name])?;
+    let is_paused = book.0.get(&spec.name).is_some_and(|entry| entry.is_paused);
+    let next = next_nominal(&spec.schedule.when, now).filter(|_| !is_paused);
+    let next = next.map(|nominal| due(&spec.name, &spec.schedule, nominal));
     let destinations = spec.destinations.iter().map(|name| {
         let glance = state.glance(&spec.name, name)?;
         let rows = glance.snapshot().ok().flatten().map(|snapshot| snapshot.rows());
@@ -75,6 +81,7 @@ fn of(state: &State, spec: &SyncSpec, now: Timestamp) -> Result<SyncStatus, Stat
         last_success_at,
         age_seconds: age.and_then(|age| u64::try_from(age.as_secs()).ok()),
         schedule: spec.schedule.describe(),
+        is_paused,
         next_at: next.map(crate::run::text),
         destinations: destinations.collect::<Result<_, StateError>>()?,
         last_run,

@@ -314,20 +314,20 @@ impl Client {
     /// The name of the primary index of the collection; none if there is no collection yet.
     ///
     /// # Errors
-    /// When the cluster cannot be reached or refuses.
-    pub(crate) async fn primary_index(&self) -> Result<Option<String>, PushError> {
+    /// Why the cluster does not say, in words.
+    pub(crate) async fn primary_index(&self) -> Result<Option<String>, String> {
         let what = "describe the collection";
         let request = self.http.get(&self.collection_url).bearer_auth(&self.key.0).timeout(PROBE_TIMEOUT);
         match attempt(what, request).await.1 {
             Ok(answer) => {
-                let info: CollectionInfo = parse(&answer, what)?;
+                let info: CollectionInfo = parse(&answer, what).map_err(|error| error.to_string())?;
                 Ok(info.indexes.into_iter().find(|index| index.primary).map(|index| index.name.to_string()))
             }
             Err(Failure::Never(PushError::Refused { code, .. })) if code == ErrorCode::CollectionNotFound.as_str() => {
                 Ok(None)
             }
-            Err(Failure::Never(error)) => Err(error),
-            Err(Failure::Fault(fault)) => Err(fault.refusal(what)),
+            Err(Failure::Never(error)) => Err(error.to_string()),
+            Err(Failure::Fault(fault)) => Err(format!("the cluster cannot be asked: {}", fault.why())),
         }
     }
 }

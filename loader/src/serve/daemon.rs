@@ -138,6 +138,11 @@ impl Daemon {
         if was_waiting {
             return Ok(Cancelled::Dropped);
         }
+        // The history knows first that a run has ended.
+        let recorded = self.state.database.run(run)?;
+        if recorded.as_ref().is_some_and(|entry| entry.state != "running") {
+            return Ok(Cancelled::TooLate);
+        }
         let here = self.running.borrow().values().find(|running| running.run == run).map(|run| run.cancel.clone());
         if let Some(cancel) = here {
             cancel.cancel(Why::Asked);
@@ -146,7 +151,7 @@ impl Daemon {
         if self.state.database.ask_cancel(run, &crate::run::text(now))? {
             return Ok(Cancelled::Asked);
         }
-        Ok(if self.state.database.run(run)?.is_some() { Cancelled::TooLate } else { Cancelled::Unknown })
+        Ok(if recorded.is_some() { Cancelled::TooLate } else { Cancelled::Unknown })
     }
 
     /// Lets a run that was started count as one of this process.

@@ -16,6 +16,7 @@ pub mod key;
 pub mod limits;
 pub mod names;
 pub mod patch;
+pub mod prometheus;
 pub mod revision;
 pub mod time;
 pub mod value;

@@ -3,8 +3,8 @@
 use larder_replication::catalog::{Collection, Sync};
 use larder_replication::node::Node;
 use larder_storage::shard::CollectionStats;
+use larder_types::prometheus::Text;
 
-use super::text::Text;
 use crate::numbers;
 
 pub(super) fn write(text: &mut Text, node: &Node) {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use larder_types::error::ErrorCode;
-
-use super::text::Text;
+use larder_types::prometheus::Text;
 
 /// The statuses that lookups are answered with, as their labels; whatever else there is counts as the last.
 const STATUSES: [&str; 11] = ["200", "304", "400", "401", "403", "404", "406", "412", "414", "503", "other"];

@@ -12,14 +12,13 @@ mod collections;
 mod cores;
 mod node;
 mod process;
-mod text;
 
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
+use larder_types::prometheus::Text;
 
 pub(crate) use self::cores::CoreMeter;
-use self::text::Text;
 use crate::core::Shared;
 
 /// The media type of the text.

@@ -1,9 +1,9 @@
 //! The node: memory, log, snapshots and groups.
 
 use larder_replication::node::{GroupStatus, NodeStatus};
+use larder_storage::distribution::Distribution;
 use larder_storage::log::LogUsage;
-
-use super::text::Text;
+use larder_types::prometheus::{Buckets, Text};
 
 /// Memory. The kinds of `larder_memory_held_bytes` do not overlap: with what the program itself takes, connections and
 /// batches that are being parsed they make up the resident bytes.
@@ -33,6 +33,10 @@ pub(super) fn write_memory(text: &mut Text, NodeStatus { memory, log, inflight_b
     text.gauge("larder_inflight_bytes", "Bytes of writes that are proposed and not answered.").value(inflight_bytes);
 }
 
+fn buckets(of: &Distribution) -> Buckets<'_> {
+    Buckets { bounds: of.bounds, counts: &of.counts, sum: of.sum }
+}
+
 pub(super) fn write_log(text: &mut Text, log: &LogUsage) {
     text.gauge("larder_log_bytes", "Bytes of the log's segments on disk.").value(log.segment_bytes);
     text.gauge("larder_log_segments", "Segments of the log.").value(log.segments);
@@ -41,15 +45,27 @@ pub(super) fn write_log(text: &mut Text, log: &LogUsage) {
     text.gauge("larder_log_full", "1 while the disk has no room for more log, and writes are refused.")
         .value(u8::from(!log.has_room));
     text.counter("larder_log_written_bytes_total", "Bytes written to the log.").value(log.written_bytes);
-    text.histogram("larder_log_sync_seconds", "Time that syncs of the log took.", &log.sync_micros, 1e6);
-    text.histogram("larder_log_sync_callers", "Callers that each sync of the log has served.", &log.callers, 1.0);
+    text.histogram("larder_log_sync_seconds", "Time that syncs of the log took.").buckets(
+        &[],
+        buckets(&log.sync_micros),
+        1e6,
+    );
+    text.histogram("larder_log_sync_callers", "Callers that each sync of the log has served.").buckets(
+        &[],
+        buckets(&log.callers),
+        1.0,
+    );
 }
 
 pub(super) fn write_snapshots(text: &mut Text, NodeStatus { snapshots, groups, .. }: &NodeStatus) {
     text.gauge("larder_snapshot_running", "1 while a snapshot is being written.").value(u8::from(snapshots.running));
     text.counter("larder_snapshots_failed_total", "Snapshots that were given up because the disk was full.")
         .value(snapshots.failed);
-    text.histogram("larder_snapshot_seconds", "Time that snapshots took to be written.", &snapshots.millis, 1e3);
+    text.histogram("larder_snapshot_seconds", "Time that snapshots took to be written.").buckets(
+        &[],
+        buckets(&snapshots.millis),
+        1e3,
+    );
     per_group(text, groups, "larder_snapshot_last_index", "Where the newest snapshot ends.", |group| group.snapshot);
     per_group(text, groups, "larder_snapshot_bytes", "Bytes of the newest snapshot.", |group| {
         Some(group.snapshot_bytes)

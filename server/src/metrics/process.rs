@@ -1,6 +1,6 @@
 //! The process: what it is and what the system gives it.
 
-use super::text::Text;
+use larder_types::prometheus::Text;
 
 /// Where the kernel says how many pages the process has.
 const STATUS: &str = "/proc/self/status";

@@ -1,48 +1,53 @@
-//! Prometheus' text format, version 0.0.4.
+//! Prometheus' text format, version 0.0.4: how every program of Larder writes its metrics.
 //!
 //! Invariant: the samples of a family stand together, behind its help and its type, and no family comes twice.
 
 use std::fmt::{Display, Write as _};
 
-use larder_storage::distribution::Distribution;
-
 /// The text as it is written.
-#[derive(Default)]
-pub(super) struct Text {
+#[derive(Debug, Default)]
+pub struct Text {
     out: String,
     names: std::collections::BTreeSet<&'static str>,
 }
 
+/// A distribution: how often what was measured came to how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets<'a> {
+    /// The greatest measurement that each bucket takes, ascending.
+    pub bounds: &'a [u64],
+    /// Measurements in each bucket; one more than bounds, as the last is for what exceeds them all.
+    pub counts: &'a [u64],
+    /// The sum of all measurements.
+    pub sum: u64,
+}
+
 /// The samples of one family.
-pub(super) struct Family<'a> {
+#[derive(Debug)]
+pub struct Family<'a> {
     out: &'a mut String,
     name: &'static str,
 }
 
 impl Text {
     /// Begins a family of numbers that go up and down.
-    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, "gauge", help)
     }
 
     /// Begins a family of numbers that only grow. The name ends with `_total`.
-    pub(super) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, "counter", help)
     }
 
-    /// Writes a family of one distribution, in which `unit` measurements are one of the unit that the name ends with.
-    pub(super) fn histogram(&mut self, name: &'static str, help: &'static str, of: &Distribution, unit: f64) {
-        let family = self.family(name, "histogram", help);
-        let mut count = 0;
-        for (at, in_bucket) in of.counts.iter().enumerate() {
-            count += in_bucket;
-            let bound = of.bounds.get(at).map_or("+Inf".to_owned(), |bound| in_units(*bound, unit).to_string());
-            write(family.out, format_args!("{name}_bucket{{le=\"{bound}\"}} {count}\n"));
-        }
-        write(family.out, format_args!("{name}_sum {}\n{name}_count {count}\n", in_units(of.sum, unit)));
+    /// Begins a family of distributions.
+    pub fn histogram(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+        self.family(name, "histogram", help)
     }
 
-    pub(super) fn finish(self) -> String {
+    /// The text of all families.
+    #[must_use]
+    pub fn finish(self) -> String {
         self.out
     }
 
@@ -55,9 +60,26 @@ impl Text {
 
 impl Family<'_> {
     /// Writes a sample with these labels.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        self.out.push_str(self.name);
-        for (at, (label, text)) in labels.iter().enumerate() {
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, None, value);
+    }
+
+    /// Writes a distribution with these labels, in which `unit` measurements are one of the unit that the name ends
+    /// with.
+    pub fn buckets(&mut self, labels: &[(&str, &str)], of: Buckets<'_>, unit: f64) {
+        let mut count = 0;
+        for (at, in_bucket) in of.counts.iter().enumerate() {
+            count += in_bucket;
+            let bound = of.bounds.get(at).map_or("+Inf".to_owned(), |bound| in_units(*bound, unit).to_string());
+            self.line("_bucket", labels, Some(("le", &bound)), count);
+        }
+        self.line("_sum", labels, None, in_units(of.sum, unit));
+        self.line("_count", labels, None, count);
+    }
+
+    fn line(&mut self, ending: &str, labels: &[(&str, &str)], last: Option<(&str, &str)>, value: impl Display) {
+        write(self.out, format_args!("{}{ending}", self.name));
+        for (at, (label, text)) in labels.iter().chain(&last).enumerate() {
             write(self.out, format_args!("{}{label}=\"", if at == 0 { '{' } else { ',' }));
             for character in text.chars() {
                 match character {
@@ -69,11 +91,12 @@ impl Family<'_> {
             }
             self.out.push('"');
         }
-        write(self.out, format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
+        let is_bare = labels.is_empty() && last.is_none();
+        write(self.out, format_args!("{} {value}\n", if is_bare { "" } else { "}" }));
     }
 
     /// Writes the one sample of a family without labels.
-    pub(super) fn value(mut self, value: impl Display) {
+    pub fn value(mut self, value: impl Display) {
         self.sample(&[], value);
     }
 }
@@ -91,8 +114,6 @@ fn write(out: &mut String, what: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use larder_storage::distribution::Recorder;
-
     use super::*;
 
     #[test]
@@ -110,12 +131,15 @@ mod tests {
 
     #[test]
     fn buckets_of_a_histogram_count_all_that_is_smaller() {
-        let recorder = Recorder::new(&[100, 2000]);
-        [50, 100, 700, 9000].iter().for_each(|measured| recorder.record(*measured));
+        let buckets = Buckets { bounds: &[100, 2000], counts: &[2, 1, 1], sum: 9850 };
         let mut text = Text::default();
-        text.histogram("t_seconds", "Time.", &recorder.distribution(), 1000.0);
+        let mut family = text.histogram("t_seconds", "Time.");
+        family.buckets(&[], buckets, 1000.0);
+        family.buckets(&[("of", "x")], Buckets { bounds: &[], counts: &[3], sum: 7 }, 1.0);
         let expected = "# HELP t_seconds Time.\n# TYPE t_seconds histogram\nt_seconds_bucket{le=\"0.1\"} 2\n\
-                        t_seconds_bucket{le=\"2\"} 3\nt_seconds_bucket{le=\"+Inf\"} 4\nt_seconds_sum 9.85\nt_seconds_count 4\n";
+                        t_seconds_bucket{le=\"2\"} 3\nt_seconds_bucket{le=\"+Inf\"} 4\nt_seconds_sum 9.85\nt_seconds_count 4\n\
+                        t_seconds_bucket{of=\"x\",le=\"+Inf\"} 3\nt_seconds_sum{of=\"x\"} 7\n\
+                        t_seconds_count{of=\"x\"} 3\n";
         assert_eq!(text.finish(), expected);
     }
 

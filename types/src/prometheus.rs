@@ -101,6 +101,13 @@ impl Family<'_> {
     }
 }
 
+/// The resident bytes of a process, out of what Linux says of it in `/proc/self/status`.
+#[must_use]
+pub fn resident_bytes(status: &str) -> Option<u64> {
+    let size = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Numbers of the format are doubles, so more digits than they have mean nothing.
 #[allow(clippy::cast_precision_loss, reason = "see above")]
 fn in_units(measured: u64, unit: f64) -> f64 {
@@ -141,6 +148,12 @@ mod tests {
                         t_seconds_bucket{of=\"x\",le=\"+Inf\"} 3\nt_seconds_sum{of=\"x\"} 7\n\
                         t_seconds_count{of=\"x\"} 3\n";
         assert_eq!(text.finish(), expected);
+    }
+
+    #[test]
+    fn resident_bytes_are_read() {
+        assert_eq!(resident_bytes("Name:\tx\nVmHWM:\t  900 kB\nVmRSS:\t   812 kB\nThreads:\t1\n"), Some(812 * 1024));
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
     }
 
     #[test]

@@ -39,6 +39,7 @@ fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
         on_duplicate: OnDuplicate::Fail,
         schedule: Schedule::default(),
         timeout: None,
+        alerts: crate::project::AlertPolicy::default(),
     }
 }
 

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use larder_types::names::CollectionName;
 use serde::Serialize;
 
+use super::alerts::{self, Alerting};
 use super::keys::{Key, Section, Shape};
+use super::lineage::{self, Lineage};
 use super::log::{self, Redaction, Retention};
 use super::node::{Content, Node};
 use super::push::{self, PushSpec};
@@ -40,6 +42,8 @@ pub(super) static SETTINGS: Section = Section {
         Key::optional("push", Shape::Section(&push::PUSH), push::PUSH.about),
         Key::optional("retention", Shape::Section(&log::RETENTION), log::RETENTION.about),
         Key::optional("redact", log::REDACT, log::REDACTION.about),
+        Key::optional("alerts", Shape::Section(&alerts::ALERTS), alerts::ALERTS.about),
+        Key::optional("lineage", Shape::Section(&lineage::LINEAGE), lineage::LINEAGE.about),
     ],
     one_of: &["cluster", "clusters"],
 };
@@ -101,6 +105,9 @@ pub(super) struct Settings {
     pub(super) push: PushSpec,
     pub(super) retention: Retention,
     pub(super) redaction: Redaction,
+    /// Without channels and rules if the file has none.
+    pub(super) alerting: Alerting,
+    pub(super) lineage: Option<Lineage>,
     /// What is allowed but unwise: line and message.
     pub(super) warnings: Vec<(u32, String)>,
 }
@@ -124,7 +131,22 @@ pub(super) fn read(node: Node, root: &Path, sheet: &mut Sheet) -> Option<Setting
     let push = fields.read("push", sheet, push::read).unwrap_or_default();
     let retention = fields.read("retention", sheet, log::read_retention).unwrap_or_default();
     let redaction = fields.read("redact", sheet, log::read_redaction).unwrap_or_default();
-    Some(Settings { clusters: clusters?, state: state.into(), schedule, serve, push, retention, redaction, warnings })
+    let alerting = fields.read("alerts", sheet, |node, sheet| alerts::read(node, sheet, &mut warnings));
+    let alerting = alerting.unwrap_or_default();
+    let lineage = fields.read("lineage", sheet, |node, sheet| lineage::read(node, sheet, &mut warnings));
+    let state = state.into();
+    Some(Settings {
+        clusters: clusters?,
+        state,
+        schedule,
+        serve,
+        push,
+        retention,
+        redaction,
+        alerting,
+        lineage,
+        warnings,
+    })
 }
 
 fn read_clusters(

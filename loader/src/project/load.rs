@@ -42,6 +42,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         root,
         schedule: &defaults,
         clusters: clusters.as_deref(),
+        alerting: settings.as_ref().map(|settings| &settings.alerting),
     };
     let (syncs, broken) = loading.syncs(&known);
     loading.problems.extend(conflicts(&syncs));
@@ -64,6 +65,8 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         push: settings.push,
         retention: settings.retention,
         redaction: settings.redaction,
+        alerting: settings.alerting,
+        lineage: settings.lineage,
         warnings,
     })
 }

@@ -11,6 +11,7 @@
 //! is well formed, and no field is written by two syncs. What only the source itself can tell (do the files exist, has
 //! the query this column?) is not known here.
 
+pub(crate) mod alerts;
 mod cluster;
 mod dbt;
 pub(crate) mod driver;
@@ -20,6 +21,7 @@ mod interpolate;
 #[cfg(test)]
 mod key_tests;
 mod keys;
+pub(crate) mod lineage;
 mod load;
 pub mod log;
 mod model;
@@ -47,8 +49,10 @@ use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::{Value, ValueType};
 
+pub use alerts::{AlertPolicy, Alerting};
 pub use cluster::DestinationName;
 pub use driver::DriverSource;
+pub use lineage::Lineage;
 pub use problem::{Problem, Problems};
 pub use schema::{FileKind, schema};
 pub(crate) use span::write_span;
@@ -80,6 +84,10 @@ pub struct Project {
     pub retention: Retention,
     /// What is not shown.
     pub redaction: Redaction,
+    /// When to tell whom.
+    pub alerting: Alerting,
+    /// Where lineage events go, if they are wanted.
+    pub lineage: Option<Lineage>,
     /// What is allowed but unwise.
     pub warnings: Vec<Problem>,
 }
@@ -253,6 +261,8 @@ pub struct SyncSpec {
     pub schedule: Schedule,
     /// A run that takes longer is cancelled.
     pub timeout: Option<Duration>,
+    /// When to tell whom of its runs.
+    pub alerts: AlertPolicy,
 }
 
 /// How one field is made from a row.

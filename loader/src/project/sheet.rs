@@ -116,7 +116,8 @@ impl Sheet {
         }
         let cases: Vec<(&str, _)> = variant.cases.iter().map(|case| (case.0, *case)).collect();
         let (word, section) = self.choice(tag.node.clone(), variant.tag, &cases)?;
-        let fields = self.fields_of(node, section, variant.what)?;
+        let mut fields = self.fields_of(node, section, variant.what)?;
+        fields.take(variant.tag);
         Some((Some(word), fields))
     }
 

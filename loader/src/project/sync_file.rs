@@ -7,6 +7,7 @@ use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 use larder_types::value::ValueType;
 
+use super::alerts::{self, Alerting};
 use super::expression::{FIELD_SHAPE, read_field};
 use super::keys::{Key, Section, Shape, words};
 use super::node::Node;
@@ -33,6 +34,8 @@ pub(super) struct Known<'a> {
     pub(super) schedule: &'a schedule::Defaults,
     /// The destinations; `None` if `larder.yml` has mistakes.
     pub(super) clusters: Option<&'a [DestinationName]>,
+    /// What `larder.yml` says of alerts; `None` if it has mistakes.
+    pub(super) alerting: Option<&'a Alerting>,
 }
 
 pub(super) static SYNC: Section = Section {
@@ -56,6 +59,7 @@ pub(super) static SYNC: Section = Section {
         Key::optional("guard", Shape::Section(&guard::GUARD), guard::GUARD.about),
         Key::optional("schedule", schedule::SCHEDULE_SHAPE, schedule::SCHEDULE.about),
         Key::optional("timeout", Shape::Span, "How long a run may take; then it is cancelled."),
+        Key::optional("alerts", alerts::POLICY_SHAPE, alerts::POLICY.about),
     ],
     one_of: &["model", "table", "dbt"],
 };
@@ -82,6 +86,8 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
     };
     let timeout = sync.read("timeout", sheet, |node, sheet| sheet.span(node, "timeout"));
 
+    let alerts = alerts::read_policy(sync.take("alerts"), known.alerting, sheet);
+
     let (source, model) = (source?, model?);
     model::check_table(&source, &model, sync.line(), known, sheet);
     if !sheet.is_clean() {
@@ -102,6 +108,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         on_duplicate: on_duplicate.unwrap_or(OnDuplicate::Fail),
         schedule: schedule?,
         timeout,
+        alerts,
     })
 }
 

@@ -75,6 +75,8 @@ impl Room {
             push: crate::project::push::PushSpec::default(),
             retention: crate::project::log::Retention::default(),
             redaction: crate::project::log::Redaction::default(),
+            alerting: crate::project::Alerting::default(),
+            lineage: None,
             warnings: Vec::new(),
         }
     }

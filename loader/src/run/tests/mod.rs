@@ -21,8 +21,8 @@ use self::cluster::{Content, FakeCluster, Fate, Record};
 use super::*;
 use crate::observe::Unobserved;
 use crate::project::{
-    Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec, SyncSpec, TlsFiles,
-    log::Redaction, log::Retention, push::PushSpec, schedule::Schedule, serve::Serve,
+    AlertPolicy, Alerting, Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec,
+    SyncSpec, TlsFiles, log::Redaction, log::Retention, push::PushSpec, schedule::Schedule, serve::Serve,
 };
 use crate::push::retry::RetryPolicy;
 
@@ -84,6 +84,7 @@ pub(crate) fn spec() -> SyncSpec {
         on_exit: ExitMode::Keep,
         guard: Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 0 },
         on_duplicate: OnDuplicate::Fail,
+        alerts: AlertPolicy::default(),
         schedule: Schedule::default(),
         timeout: None,
     }
@@ -101,6 +102,8 @@ fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Projec
         push: PushSpec::default(),
         retention: Retention::default(),
         redaction: Redaction::default(),
+        alerting: Alerting::default(),
+        lineage: None,
         warnings: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 //! JSON object a line and nothing else. Exit codes: 0 done, 1 failed, 2 wrong usage or project, 3 some rows were
 //! rejected, 4 stopped by a guard, 5 the sync is being run by another loader.
 
+mod alerts;
 mod compile;
 mod debug;
 mod drivers;
@@ -132,6 +133,11 @@ enum Command {
     Schedule(schedule::ScheduleCommand),
     /// List runs, the newest first.
     History(history::HistoryCommand),
+    /// Show what is wrong now, and try the channels on which people are told.
+    Alerts {
+        #[command(subcommand)]
+        command: alerts::AlertsCommand,
+    },
     /// Print the JSON Schema of a kind of YAML file, for editors.
     Schema {
         /// `larder`, `source` or `sync`.
@@ -194,6 +200,7 @@ fn dispatch(command: Command) -> ExitClass {
         // Answered where the exit code is its own.
         Command::SourceWorker => ExitClass::Config,
         Command::Init { dir } => init::init(&dir),
+        Command::Alerts { command } => alerts::alerts(command),
         Command::Schema { kind } => schema::schema(kind),
         Command::Validate(place) => with_project(&place.project, validate::validate),
         Command::Debug { name, shown } => {

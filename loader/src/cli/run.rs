@@ -1,17 +1,22 @@
 //! `run`: sends what changed.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::output::{blocked, complain, counts, duration, rows, say};
 use super::plan::rejection_line;
 use super::progress::Watch;
 use super::{say_json, worst};
-use crate::observe::Unobserved;
+use crate::observe::Observing;
 use crate::project::{Project, SyncSpec};
 use crate::run::{self, Audience, DeliveryReport, ExitClass, Outcome, RunError, RunOptions, RunReport};
 
 /// Rejected rows that are shown; all of them are in the history.
 const SHOWN_REJECTIONS: usize = 5;
+
+/// For so long notices and events that wait to be sent hold up the end of the process.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A line of `--json`.
 #[derive(Serialize)]
@@ -24,9 +29,16 @@ struct Line<'a> {
 
 /// Runs the syncs one after the other; one that fails does not keep the others from running.
 pub(super) fn run(project: &Project, syncs: &[&SyncSpec], options: &RunOptions, json: bool) -> ExitClass {
-    worst(syncs.iter().map(|sync| {
+    let observing = match Observing::start(project) {
+        Ok(observing) => observing,
+        Err(error) => {
+            complain(format_args!("error: {error}"));
+            return error.exit_class();
+        }
+    };
+    let exit = worst(syncs.iter().map(|sync| {
         let watch = Watch::new(sync.name.as_str(), !json);
-        let result = run::run(project, &sync.name, options, Audience { progress: &watch, observer: &Unobserved });
+        let result = run::run(project, &sync.name, options, Audience { progress: &watch, observer: &observing });
         drop(watch);
         let exit = result.as_ref().map_or_else(RunError::exit_class, RunReport::exit_class);
         let report = result.as_ref().map_or_else(RunError::report, Some);
@@ -37,7 +49,9 @@ pub(super) fn run(project: &Project, syncs: &[&SyncSpec], options: &RunOptions, 
             print(sync, report, error.as_deref());
         }
         exit
-    }))
+    }));
+    observing.finish(PATIENCE);
+    exit
 }
 
 fn print(sync: &SyncSpec, report: Option<&RunReport>, error: Option<&str>) {

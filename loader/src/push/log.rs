@@ -22,6 +22,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) error: Option<&'a str>,
     /// Rows that were rejected.
     pub(crate) rejected: u64,
+    /// Batches that are in flight beside this one.
+    pub(crate) in_flight: u64,
 }
 
 /// Takes attempts in. Called between two batches: must return at once, and cannot fail.

@@ -265,6 +265,7 @@ impl<W: Wire> Sending<'_, W> {
             code: Some(code).filter(|code| !code.is_empty()),
             error: error.as_deref(),
             rejected: posted.result.as_ref().map_or(0, |answer| answer.rejected.len() as u64),
+            in_flight: self.flights.len() as u64,
         };
         tracing::debug!(
             batch = attempt.batch.seq,

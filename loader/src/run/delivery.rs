@@ -34,9 +34,11 @@ use super::supply::{Greeting, Supplied};
 use crate::cancel::Why;
 use crate::diff::join::{Absence, Diff};
 use crate::mapping::Mapping;
+use crate::observe::SendAttempt;
 use crate::project::DestinationName;
 use crate::push::batch::Press;
 use crate::push::client::{Client, Known, PushError};
+use crate::push::log::{Attempt, RequestLog};
 use crate::push::sender::{Sender, Sent, locked};
 use crate::state::journal::{Journal, JournalHeader};
 use crate::state::runs::{Closing, DeliveryId, Tally};
@@ -65,6 +67,26 @@ pub(super) struct Delivery<'a> {
     distrust: Option<ResendReason>,
     /// Every row was sent and answered, but something else is left to do.
     incomplete: bool,
+}
+
+/// The request log, and the run's observer beside it.
+struct Told<'a> {
+    log: &'a dyn RequestLog,
+    shared: &'a Shared<'a>,
+    destination: &'a DestinationName,
+}
+
+impl RequestLog for Told<'_> {
+    fn note(&self, attempt: &Attempt<'_>) {
+        self.log.note(attempt);
+        self.shared.observer.sent(&SendAttempt {
+            sync: &self.shared.spec.name,
+            destination: self.destination,
+            took: attempt.latency,
+            is_repetition: attempt.number > 1,
+            in_flight: attempt.in_flight,
+        });
+    }
 }
 
 /// A delivery that has ended.
@@ -132,9 +154,11 @@ impl<'a> Delivery<'a> {
         self.resend = baseline.resend;
         self.counts.read = taken.read;
 
+        let in_phase = tracing::info_span!("compare").entered();
         self.shared.gauge.enter(Phase::Comparing, Some(taken.read));
         let prepared = compare(spec, &self.state, &baseline, taken, self.comparison())?;
         let diff = self.decide(prepared, cluster)?;
+        drop(in_phase);
 
         self.ask(&runtime, self.client.declare(spec))?;
         let opened = self.ask(&runtime, self.client.open_run(&self.opening()))?;
@@ -293,6 +317,7 @@ impl<'a> Delivery<'a> {
         journal: &Mutex<Journal>,
     ) -> Result<(), Stop> {
         let Shared { spec, gauge, cancel, kind, .. } = *self.shared;
+        let _in_phase = tracing::info_span!("push").entered();
         gauge.enter(Phase::Pushing, Some(to_send(kind, spec.on_exit, self.counts)));
         let fields = mapping.declared().map(|(name, kind)| (name.clone(), kind)).collect();
         let press = Press::new(fields);
@@ -318,7 +343,7 @@ impl<'a> Delivery<'a> {
             journal,
             reject: &mut reject,
             advance: &advance,
-            log: &log,
+            log: &Told { log: &log, shared: self.shared, destination: &self.state.name },
             limits: self.shared.limits,
             cancel,
         };
@@ -337,6 +362,7 @@ impl<'a> Delivery<'a> {
     }
 
     fn commit(&mut self, runtime: &Runtime, run: &str, journal: &Mutex<Journal>) -> Result<(), Stop> {
+        let _in_phase = tracing::info_span!("commit").entered();
         self.shared.gauge.enter(Phase::Committing, None);
         locked(journal).sync().map_err(Stop::failed)?;
         if self.is_full() && self.rejections.count > 0 && self.shared.spec.on_exit != ExitMode::Keep {

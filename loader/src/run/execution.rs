@@ -65,6 +65,7 @@ pub(super) struct Shared<'a> {
     pub(super) requests: &'a RequestBook,
     pub(super) limits: SendLimits,
     pub(super) veil: Veil<'a>,
+    pub(super) observer: &'a dyn Observer,
 }
 
 impl Shared<'_> {
@@ -80,7 +81,14 @@ impl Setup<'_> {
     }
 
     fn started<'a>(&'a self, id: &'a str) -> RunStarted<'a> {
-        RunStarted { project: self.project, spec: self.spec, run: id, kind: self.kind(), at: self.at }
+        RunStarted {
+            project: self.project,
+            spec: self.spec,
+            run: id,
+            kind: self.kind(),
+            trigger: self.options.trigger,
+            at: self.at,
+        }
     }
 
     /// The id that a scheduler has chosen, or a new one.
@@ -105,6 +113,8 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
     setup.progress.started(&id);
     setup.observer.started(&setup.started(&id));
 
+    // Whatever level is logged, its lines say to which run they belong.
+    let _in_run = tracing::error_span!("run", sync = %setup.spec.name, run = %id).entered();
     let cancel = setup.options.cancel.child();
     // Whoever has taken the sync over goes on from what this run has recorded.
     let _overtaken = sync.when_lost({
@@ -127,6 +137,7 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
         requests: &requests,
         limits: SendLimits { in_flight: project.push.max_in_flight, retry: tuning.retry },
         veil: Veil { redaction: &project.redaction, salt },
+        observer: setup.observer,
     };
     let delivered = carry_out(setup, &shared, taken_up);
 
@@ -173,7 +184,8 @@ fn carry_out(setup: &Setup<'_>, shared: &Shared<'_>, taken_up: Vec<TakenUp>) -> 
                 let notes = interrupted.iter().map(note_of_interrupted).collect();
                 let delivery = Delivery::new(shared, client.clone(), state, notes);
                 let greeting = supply.greeting();
-                (name, scope.spawn(move || delivery.deliver(greeting)))
+                let span = tracing::error_span!("delivery", destination = %name);
+                (name, scope.spawn(move || span.in_scope(|| delivery.deliver(greeting))))
             }));
         }
         if let Some(reader) = supply.reader() {
@@ -204,6 +216,7 @@ fn not_taken_up(shared: &Shared<'_>, name: &DestinationName, message: String) ->
 
 /// Reads the rows that are compared with `known` rows at most.
 fn read(setup: &Setup<'_>, shared: &Shared<'_>, known: u64) -> Result<Supplied, Stop> {
+    let _in_phase = tracing::info_span!("read").entered();
     shared.gauge.enter(Phase::Reading, None);
     let opened = open(setup.project, setup.spec, shared.cancel);
     let (rows, mapping) = opened.map_err(|error| match (error, shared.cancel.why()) {

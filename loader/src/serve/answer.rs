@@ -100,6 +100,15 @@ impl Fault {
     }
 }
 
+/// An answer with metrics, not to be kept by caches.
+pub(super) fn metrics(text: String) -> Answer {
+    let mut answer = Answer::new(Full::new(text.into()));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
 /// An answer with this JSON body, not to be kept by caches.
 pub(super) fn json(status: u16, body: &impl Serialize) -> Answer {
     // Our own answers have no maps with odd keys and no failing serialisers, so an empty body cannot come of this.

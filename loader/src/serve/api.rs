@@ -3,6 +3,7 @@
 //! | path | method | token |
 //! | --- | --- | --- |
 //! | `/healthz`, `/readyz` | GET | none |
+//! | `/metrics` | GET | read |
 //! | `/v1/syncs`, `/v1/syncs/{s}`, `/v1/syncs/{s}/runs`, `/v1/runs/{id}` | GET | read |
 //! | `/v1/syncs/{s}/trigger`, `…/pause`, `…/resume`, `/v1/runs/{id}/cancel`, `…/approve` | POST | trigger |
 
@@ -12,7 +13,7 @@ use larder_types::names::SyncName;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{Answer, Fault, Kind, json as answer_json};
+use super::answer::{Answer, Fault, Kind, json as answer_json, metrics as answer_metrics};
 use super::daemon::{Cancelled, Daemon};
 use super::view::{SyncView, TicketView};
 use crate::project::serve::TokenScope;
@@ -29,6 +30,7 @@ const MAX_RUNS: usize = 1000;
 enum Resource<'a> {
     Health,
     Ready,
+    Metrics,
     Syncs,
     Sync(&'a str),
     Runs(&'a str),
@@ -46,6 +48,7 @@ impl<'a> Resource<'a> {
         Some(match parts[..] {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
+            ["metrics"] => Self::Metrics,
             ["v1", "syncs"] => Self::Syncs,
             ["v1", "syncs", sync] => Self::Sync(sync),
             ["v1", "syncs", sync, "runs"] => Self::Runs(sync),
@@ -63,7 +66,7 @@ impl<'a> Resource<'a> {
     fn scope(self) -> Option<TokenScope> {
         match self {
             Self::Health | Self::Ready => None,
-            Self::Syncs | Self::Sync(_) | Self::Runs(_) | Self::Run(_) => Some(TokenScope::Read),
+            Self::Metrics | Self::Syncs | Self::Sync(_) | Self::Runs(_) | Self::Run(_) => Some(TokenScope::Read),
             _ => Some(TokenScope::Trigger),
         }
     }
@@ -96,6 +99,7 @@ pub(super) fn answer(daemon: &Daemon, head: &Parts, body: &[u8]) -> Result<Answe
         Resource::Health => Ok(answer_json(200, &json!({"status": "ok"}))),
         Resource::Ready if daemon.is_ready() => Ok(answer_json(200, &json!({"status": "ready"}))),
         Resource::Ready => Err(Fault::new(Kind::NotReady, "no decision was made lately, or the loader is stopping")),
+        Resource::Metrics => Ok(answer_metrics(daemon.observing().metrics())),
         Resource::Syncs => asked.syncs(),
         Resource::Sync(name) => asked.sync(asked.find(name)?),
         Resource::Runs(name) => asked.runs(asked.find(name)?),
@@ -235,6 +239,7 @@ mod tests {
     fn paths_name_resources() {
         for (path, expected) in [
             ("/healthz", Some(Resource::Health)),
+            ("/metrics", Some(Resource::Metrics)),
             ("/v1/syncs", Some(Resource::Syncs)),
             ("/v1/syncs/a", Some(Resource::Sync("a"))),
             ("/v1/syncs/a/runs", Some(Resource::Runs("a"))),

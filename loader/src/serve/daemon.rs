@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::ServeError;
 use super::access::Access;
 use crate::cancel::{Cancel, Why};
+use crate::observe::Observing;
 use crate::project::Project;
 use crate::project::schedule::Retries;
 use crate::run::Trigger;
@@ -28,6 +29,7 @@ pub(super) struct Daemon {
     root: PathBuf,
     project: Mutex<Arc<Project>>,
     access: Mutex<Arc<Access>>,
+    observing: Mutex<Arc<Observing>>,
     pub(super) state: State,
     pub(super) holder: Holder,
     running: watch::Sender<BTreeMap<SyncName, Running>>,
@@ -64,10 +66,12 @@ impl Daemon {
     pub(super) fn new(root: &Path, project: Project) -> Result<Self, ServeError> {
         let state = State::open(&project.state_dir)?;
         let holder = Holder::enter(&state)?;
+        let observing = Observing::start(&project).map_err(|error| ServeError::State(error.to_string()))?;
         Ok(Self {
             root: root.to_path_buf(),
             access: Mutex::new(Arc::new(Access::of(&project))),
             project: Mutex::new(Arc::new(project)),
+            observing: Mutex::new(Arc::new(observing)),
             state,
             holder,
             running: watch::Sender::default(),
@@ -82,6 +86,11 @@ impl Daemon {
     /// The project as it was last loaded.
     pub(super) fn project(&self) -> Arc<Project> {
         Arc::clone(&locked(&self.project))
+    }
+
+    /// Who is told of runs.
+    pub(super) fn observing(&self) -> Arc<Observing> {
+        Arc::clone(&locked(&self.observing))
     }
 
     /// Who may use the API.
@@ -109,7 +118,15 @@ impl Daemon {
         if project.serve.listen != old.serve.listen {
             tracing::warn!("`serve.listen` was changed: it counts from the next start");
         }
+        let observing = match self.observing().restart(&project) {
+            Ok(observing) => observing,
+            Err(error) => {
+                tracing::error!(%error, "the project was not loaded again; the old one stays");
+                return;
+            }
+        };
         project.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        *locked(&self.observing) = Arc::new(observing);
         *locked(&self.access) = Arc::new(Access::of(&project));
         *locked(&self.project) = Arc::new(project);
         tracing::info!("the project was loaded again");

@@ -26,6 +26,9 @@ use crate::state::StateError;
 /// How long cancelled runs may take to end. What is not done then is done as after a crash.
 const CANCEL_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long notices and events that wait to be sent hold up the end. The next loader sends notices that are left.
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
@@ -81,6 +84,7 @@ pub(crate) fn serve(
         let ended = tokio::task::spawn_blocking(move || scheduler.join());
         let is_sound = matches!(ended.await, Ok(Ok(())));
         http.abort();
+        drop(tokio::task::spawn_blocking(move || daemon.observing().finish(SEND_WITHIN)).await);
         if is_sound { Ok(()) } else { Err(ServeError::Panicked) }
     })
 }

@@ -11,7 +11,7 @@ use larder_types::names::SyncName;
 use super::daemon::Daemon;
 use crate::cancel::{Cancel, Why};
 use crate::project::Project;
-use crate::run::{self, Audience, RunError, RunOptions, Silent};
+use crate::run::{self, Audience, RunError, RunOptions, Silent, Trigger};
 use crate::schedule::book::{Ending, Rules, Started};
 use crate::schedule::decide::{Remark, decide, next_decision};
 use crate::state::StateError;
@@ -22,9 +22,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a decision is made although nothing shows that there is one: another loader may have died.
 const DECIDE_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether a sync is overdue or a run takes long.
+const TICK_EVERY: Duration = Duration::from_secs(10);
+
 /// Starts the thread. It ends when the daemon is stopping, and its runs go on.
 pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<JoinHandle<()>> {
-    let scheduler = Scheduler { daemon: Arc::clone(daemon), next: None, version: None, beat: None, decided: None };
+    let scheduler =
+        Scheduler { daemon: Arc::clone(daemon), next: None, version: None, beat: None, decided: None, ticked: None };
     Builder::new().name("scheduler".to_owned()).spawn(move || {
         // Without its scheduler the daemon is of no use, so it ends too if this panics.
         let _alarm = Alarm(Arc::clone(&scheduler.daemon));
@@ -48,6 +52,8 @@ struct Scheduler {
     version: Option<i64>,
     beat: Option<Instant>,
     decided: Option<Instant>,
+    /// When it was last looked at what only the clock tells.
+    ticked: Option<Instant>,
 }
 
 impl Scheduler {
@@ -87,6 +93,10 @@ impl Scheduler {
             self.decided = Some(Instant::now());
         }
         self.daemon.decided();
+        if self.ticked.is_none_or(|at| at.elapsed() >= TICK_EVERY) {
+            self.daemon.observing().tick(Timestamp::now());
+            self.ticked = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -127,6 +137,10 @@ impl Scheduler {
     fn begin(&self, project: &Arc<Project>, sync: SyncName, started: Started) {
         let ticket = &started.ticket;
         tracing::info!(%sync, run = ticket.run, cause = ticket.cause.as_str(), "a run begins");
+        if ticket.cause == Trigger::Schedule {
+            let lag = Timestamp::now().duration_since(ticket.due);
+            self.daemon.observing().lagged(&sync, Duration::try_from(lag).unwrap_or_default());
+        }
         let cancel = Cancel::default();
         self.daemon.began(&sync, &started, &cancel);
         let (daemon, project) = (Arc::clone(&self.daemon), Arc::clone(project));
@@ -154,7 +168,8 @@ fn perform(daemon: &Daemon, project: &Project, sync: &SyncName, started: &Starte
         order: Some(ticket.run.clone()),
         ..RunOptions::default()
     };
-    let audience = Audience { progress: &Silent, observer: &crate::observe::Unobserved };
+    let observing = daemon.observing();
+    let audience = Audience { progress: &Silent, observer: observing.as_ref() };
     match run::run(project, sync, &options, audience) {
         Ok(report) => {
             let (run, outcome) = (report.id.as_str(), report.outcome.as_str());

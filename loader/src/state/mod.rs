@@ -12,6 +12,7 @@
 //! one transaction that points to it and closes the delivery, then the journal and the old snapshot are deleted. A crash
 //! between any two leaves either the old state with a journal to finish, or the new state with rubbish to sweep.
 
+pub(crate) mod alerts;
 pub(crate) mod database;
 mod destination;
 pub(crate) mod destinations;

@@ -136,7 +136,7 @@ impl Drop for RequestBook {
 impl RequestLog for DeliveryLog<'_> {
     fn note(&self, attempt: &Attempt<'_>) {
         let Some(into) = &self.book.into else { return };
-        let Attempt { batch, number, at, latency, status, code, error, rejected } = *attempt;
+        let Attempt { batch, number, at, latency, status, code, error, rejected, .. } = *attempt;
         let hashes = || batch.patches.iter().flat_map(|patch| self.book.salt.hash(&patch.key).to_le_bytes()).collect();
         let entry = Entry {
             destination: self.destination.to_string(),

@@ -4,6 +4,7 @@
 //! run that was cut off, the deliveries that have not ended say `running`, and each is taken up when its destination
 //! is next fed.
 
+use jiff::Timestamp;
 use larder_types::names::SyncName;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
@@ -270,6 +271,22 @@ impl Database {
             let entry = connection.query_row(query, [id], run_entry).optional()?;
             entry.map(|entry| with_deliveries(connection, entry)).transpose()
         })
+    }
+
+    /// When a run last ended well at a destination.
+    pub(crate) fn last_success_at(
+        &self,
+        sync: &SyncName,
+        destination: &DestinationName,
+    ) -> Result<Option<Timestamp>, StateError> {
+        let query = "SELECT ended_at FROM deliveries JOIN runs ON runs.id = run
+            WHERE sync = ?1 AND destination = ?2 AND ended_at IS NOT NULL
+            AND deliveries.state IN ('succeeded', 'partial') AND deliveries.reason IS NOT ?3
+            ORDER BY runs.rowid DESC LIMIT 1";
+        let values = params![sync.as_str(), destination.as_str(), INTERRUPTED];
+        let at: Option<String> =
+            self.with(|connection| connection.query_row(query, values, |row| row.get(0)).optional())?;
+        Ok(at.and_then(|at| at.parse().ok()))
     }
 
     /// The newest runs first.

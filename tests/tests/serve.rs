@@ -104,6 +104,8 @@ fn the_api_lets_in_who_may_and_refuses_what_makes_no_sense() -> Result<()> {
         let ready = stranger.get("/readyz").map_err(|error| error.to_string())?;
         if ready.status == 200 { Ok(()) } else { Err(ready.text()) }
     });
+    let metrics = stranger.get("/metrics")?.expect(200).text();
+    assert!(metrics.contains("larder_loader_build_info"), "{metrics}");
     assert_eq!(reader.get("/v1/syncs")?.expect(200).value()["syncs"][0]["name"], "c");
     assert!(daemon.runs("c")?.is_empty(), "what was refused did nothing");
     Ok(())

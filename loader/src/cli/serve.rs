@@ -17,7 +17,7 @@ pub(super) fn serve(root: &Path, listen: Option<SocketAddr>, json: bool) -> Exit
     };
     project.warnings.iter().for_each(|warning| complain(format_args!("warning: {warning}")));
     if project.serve.tokens.is_empty() {
-        complain("warning: `serve.tokens` of larder.yml is empty: only health is answered");
+        complain("warning: `serve.tokens` of larder.yml is empty: only health and metrics are answered");
     }
     let syncs = project.syncs.len();
     let listening = |address: SocketAddr| {

@@ -2,8 +2,7 @@
 //!
 //! | path | method | token |
 //! | --- | --- | --- |
-//! | `/healthz`, `/readyz` | GET | none |
-//! | `/metrics` | GET | read |
+//! | `/healthz`, `/readyz`, `/metrics` | GET | none |
 //! | `/v1/syncs`, `/v1/syncs/{s}`, `/v1/syncs/{s}/runs`, `/v1/runs/{id}` | GET | read |
 //! | `/v1/syncs/{s}/trigger`, `…/pause`, `…/resume`, `/v1/runs/{id}/cancel`, `…/approve` | POST | trigger |
 
@@ -65,8 +64,8 @@ impl<'a> Resource<'a> {
     /// The scope that it needs; none if anybody may ask.
     fn scope(self) -> Option<TokenScope> {
         match self {
-            Self::Health | Self::Ready => None,
-            Self::Metrics | Self::Syncs | Self::Sync(_) | Self::Runs(_) | Self::Run(_) => Some(TokenScope::Read),
+            Self::Health | Self::Ready | Self::Metrics => None,
+            Self::Syncs | Self::Sync(_) | Self::Runs(_) | Self::Run(_) => Some(TokenScope::Read),
             _ => Some(TokenScope::Trigger),
         }
     }

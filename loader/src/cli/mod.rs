@@ -5,6 +5,8 @@
 //! rejected, 4 stopped by a guard, 5 the sync is being run by another loader.
 
 mod alerts;
+mod approve;
+mod cancel;
 mod compile;
 mod debug;
 mod drivers;
@@ -12,11 +14,13 @@ mod explain_key;
 mod export;
 mod history;
 mod init;
+mod interrupt;
 mod output;
 mod plan;
 mod preview;
 mod progress;
 mod requests;
+mod reset;
 mod rows;
 mod run;
 mod schedule;
@@ -109,12 +113,11 @@ enum Command {
     /// Show what a run would add, change and remove, and what a guard would say. Sends nothing.
     Plan(plan::PlanCommand),
     /// Run syncs: send what changed since the last run.
-    Run {
-        /// The syncs; all of them, one after the other, if none is named.
-        syncs: Vec<String>,
-        /// Send every row and sweep from the cluster what this sync wrote before and the query no longer has.
-        #[arg(long)]
-        full: bool,
+    Run(run::RunArguments),
+    /// Send every row of a sync and sweep what the query no longer has, as `run --full`.
+    Resync {
+        /// The sync.
+        sync: String,
         /// Let the run remove more rows than the guard allows.
         #[arg(long)]
         accept_removals: bool,
@@ -131,6 +134,40 @@ enum Command {
     },
     /// Show and pause schedules.
     Schedule(schedule::ScheduleCommand),
+    /// Send only what an earlier run left: rows that were rejected, or not sent. Removes nothing.
+    Retry {
+        /// A run's id, or a sync, for its last run.
+        run: String,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Let the next run of a sync do what a guard stopped, once, and no more than that.
+    Approve {
+        /// The id of the run that was stopped.
+        run: String,
+        /// Run the sync at once.
+        #[arg(long = "run")]
+        at_once: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Stop a run that is under way, also in another process. What was acknowledged is kept.
+    Cancel {
+        /// The run's id.
+        run: String,
+        #[command(flatten)]
+        place: InProject,
+    },
+    /// Forget what was acknowledged of a sync, and send nothing. The next run sends every row.
+    Reset {
+        /// The sync.
+        sync: String,
+        /// Only for this destination.
+        #[arg(long, value_name = "NAME")]
+        destination: Option<String>,
+        #[command(flatten)]
+        place: InProject,
+    },
     /// List runs, the newest first.
     History(history::HistoryCommand),
     /// Show what is wrong now, and try the channels on which people are told.
@@ -215,9 +252,23 @@ fn dispatch(command: Command) -> ExitClass {
             with_sync(project, sync, |sync| preview::preview(project, sync, &wanted, shown.json))
         }),
         Command::Plan(command) => plan::plan(&command),
-        Command::Run { syncs, full, accept_removals, shown } => with_project(&shown.project.project, |project| {
-            let options = RunOptions { full, accept_removals, ..RunOptions::default() };
-            with_syncs(project, &syncs, |syncs| run::run(project, syncs, &options, shown.json))
+        Command::Run(arguments) => with_project(&arguments.shown.project.project, |project| {
+            with_syncs(project, &arguments.syncs, |syncs| arguments.run(project, syncs))
+        }),
+        Command::Resync { sync, accept_removals, shown } => with_project(&shown.project.project, |project| {
+            let cancel = interrupt::cancelled_by_signals();
+            let options = RunOptions { full: true, accept_removals, cancel, ..RunOptions::default() };
+            with_sync(project, sync, |sync| run::run(project, sync, &options, shown.json))
+        }),
+        Command::Retry { run, shown } => {
+            with_project(&shown.project.project, |project| run::retry(project, &run, shown.json))
+        }
+        Command::Approve { run, at_once, shown } => {
+            with_project(&shown.project.project, |project| approve::approve(project, &run, at_once, shown.json))
+        }
+        Command::Cancel { run, place } => with_project(&place.project, |project| cancel::cancel(project, &run)),
+        Command::Reset { sync, destination, place } => with_project(&place.project, |project| {
+            with_sync(project, sync, |sync| reset::reset(project, sync, destination.as_deref()))
         }),
         Command::Serve { listen, shown } => serve::serve(&shown.project.project, listen, shown.json),
         Command::Schedule(command) => schedule::schedule(command),

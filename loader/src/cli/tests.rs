@@ -24,23 +24,27 @@ fn started(folder: &Path) -> String {
 #[test]
 fn arguments_are_consistent() {
     Arguments::command().debug_assert();
-    let Command::Run { syncs, full, accept_removals, shown } =
-        Arguments::try_parse_from(["larder-loader", "run", "a", "b", "--full", "--accept-removals", "--project", "p"])
-            .unwrap()
-            .command
+    let Command::Run(arguments) =
+        Arguments::try_parse_from(["larder-loader", "run", "a", "b", "--project", "p"]).unwrap().command
     else {
         panic!("not a run")
     };
-    assert_eq!((syncs, full, accept_removals), (vec!["a".to_owned(), "b".to_owned()], true, true));
-    assert_eq!((shown.project.project.as_path(), shown.json), (Path::new("p"), false));
-    for wrong in [
+    assert_eq!(arguments.syncs, ["a", "b"]);
+    assert_eq!((arguments.shown.project.project.as_path(), arguments.shown.json), (Path::new("p"), false));
+    let wrong = [
         &["run", "--fast"][..],
+        &["run", "--full", "--limit", "3"],
+        &["run", "--select", "nightly"],
+        &["run", "--timeout", "soon"],
+        &["run", "--destination", "no/name"],
         &["init", "a", "b"],
         &["history", "a", "--limit", "x"],
         &["rows"],
         &["explain-key", "a"],
+        &["reset"],
         &[],
-    ] {
+    ];
+    for wrong in wrong {
         assert!(Arguments::try_parse_from([&["larder-loader"], wrong].concat()).is_err(), "{wrong:?}");
     }
 }

@@ -31,7 +31,6 @@ pub(crate) enum Absence {
     #[default]
     Removed,
     /// Nothing: only some of the rows were asked for.
-    #[allow(dead_code, reason = "runs that ask for some rows only are being written")]
     Unknown,
 }
 

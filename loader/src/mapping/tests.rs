@@ -35,8 +35,9 @@ fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
             .map(|(name, kind, from)| FieldMapping { name: FieldName::new(name).unwrap(), kind, from })
             .collect(),
         on_exit: ExitMode::Keep,
-        guard: Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 1 },
+        guard: Guard::default(),
         on_duplicate: OnDuplicate::Fail,
+        tags: Vec::new(),
         schedule: Schedule::default(),
         timeout: None,
         alerts: crate::project::AlertPolicy::default(),

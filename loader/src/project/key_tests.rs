@@ -48,6 +48,7 @@ fn examples_of(shape: &Shape, depth: usize) -> Vec<String> {
     let one = match shape {
         Shape::Text => "x".to_owned(),
         Shape::Span => "1m".to_owned(),
+        Shape::Bool => "true".to_owned(),
         Shape::Count | Shape::Percent | Shape::Scalar | Shape::Anything => "1".to_owned(),
         Shape::Word(words) => words[0].to_owned(),
         Shape::List(item) => format!("[{}]", examples_of(item, depth).join(", ")),

@@ -47,6 +47,8 @@ impl Key {
 pub(crate) enum Shape {
     /// A text.
     Text,
+    /// `true` or `false`.
+    Bool,
     /// An integer that is not negative.
     Count,
     /// A number from 0 to 100.

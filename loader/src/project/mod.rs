@@ -52,6 +52,7 @@ use larder_types::value::{Value, ValueType};
 pub use alerts::{AlertPolicy, Alerting};
 pub use cluster::DestinationName;
 pub use driver::DriverSource;
+pub use guard::{Guard, Limit};
 pub use lineage::Lineage;
 pub use problem::{Problem, Problems};
 pub use schema::{FileKind, schema};
@@ -257,6 +258,8 @@ pub struct SyncSpec {
     pub guard: Guard,
     /// What happens when the query returns one key twice.
     pub on_duplicate: OnDuplicate,
+    /// Words by which commands select syncs.
+    pub tags: Vec<String>,
     /// When it runs by itself.
     pub schedule: Schedule,
     /// A run that takes longer is cancelled.
@@ -289,23 +292,6 @@ pub enum Expression {
     Object(Vec<(String, Expression)>),
     /// A list of these elements.
     List(Vec<Expression>),
-}
-
-/// When a run is refused before it pushes anything.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Guard {
-    /// Removals up to this share of the rows last acknowledged pass, in percent. Default 10.
-    pub max_removed_percent: f64,
-    /// Removals up to this number pass whatever the share. Default 1000.
-    pub max_removed_rows: u64,
-    /// The query must return at least as many rows. Default 1.
-    pub min_rows: u64,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 1 }
-    }
 }
 
 /// What happens when the query returns one key more than once.

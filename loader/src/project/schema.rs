@@ -69,6 +69,7 @@ impl Definitions {
         match shape {
             Shape::Text => json!({ "type": "string" }),
             Shape::Span => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$|\\$\\{" }),
+            Shape::Bool => json!({ "type": "boolean" }),
             Shape::Count => json!({ "type": "integer", "minimum": 0 }),
             Shape::Percent => json!({ "type": "number", "minimum": 0, "maximum": 100 }),
             Shape::Scalar => json!({ "type": ["string", "number", "boolean", "null"] }),

@@ -180,6 +180,14 @@ impl Sheet {
         self.parsed(node, what, parse_span)
     }
 
+    /// Expects `true` or `false`.
+    pub(super) fn bool(&mut self, node: Node, what: &str) -> Option<bool> {
+        match node.content {
+            Content::Bool(value) => Some(value),
+            _ => self.expected(&node, what, "`true` or `false`"),
+        }
+    }
+
     /// Expects an integer that is not negative.
     pub(super) fn count(&mut self, node: Node, what: &str) -> Option<u64> {
         match node.content {

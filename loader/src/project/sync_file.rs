@@ -58,6 +58,7 @@ pub(super) static SYNC: Section = Section {
         Key::optional("on_duplicate", Shape::Word(&words(&ON_DUPLICATE)), "What happens if a key comes twice."),
         Key::optional("guard", Shape::Section(&guard::GUARD), guard::GUARD.about),
         Key::optional("schedule", schedule::SCHEDULE_SHAPE, schedule::SCHEDULE.about),
+        Key::optional("tags", Shape::List(&Shape::Text), "Words by which commands select syncs: `--select tag:WORD`."),
         Key::optional("timeout", Shape::Span, "How long a run may take; then it is cancelled."),
         Key::optional("alerts", alerts::POLICY_SHAPE, alerts::POLICY.about),
     ],
@@ -84,6 +85,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         Some(node) => schedule::read(node, &name, known.schedule, sheet),
         None => Some(known.schedule.of(When::Manual)),
     };
+    let tags = sync.read("tags", sheet, read_tags).unwrap_or_default();
     let timeout = sync.read("timeout", sheet, |node, sheet| sheet.span(node, "timeout"));
 
     let alerts = alerts::read_policy(sync.take("alerts"), known.alerting, sheet);
@@ -106,6 +108,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         on_exit: on_exit.unwrap_or_default(),
         guard: guard.unwrap_or_default(),
         on_duplicate: on_duplicate.unwrap_or(OnDuplicate::Fail),
+        tags,
         schedule: schedule?,
         timeout,
         alerts,
@@ -121,6 +124,11 @@ fn read_source(node: Node, known: &Known<'_>, sheet: &mut Sheet) -> Option<Strin
         return None;
     }
     Some(source)
+}
+
+fn read_tags(node: Node, sheet: &mut Sheet) -> Option<Vec<String>> {
+    let tags = sheet.list(node, "tags")?;
+    Some(tags.into_iter().filter_map(|node| sheet.text(node, "tags")).collect())
 }
 
 /// The named destinations, or all that there are.

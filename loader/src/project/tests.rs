@@ -10,8 +10,8 @@ use larder_types::value::{Value, ValueType};
 
 use super::load::load;
 use super::{
-    ClientCertificate, ColumnType, Expression, FileFormat, Guard, Model, OnDuplicate, Problems, Project, SourceSpec,
-    SyncSpec, TlsFiles, log::Retention,
+    ClientCertificate, ColumnType, Expression, FileFormat, Guard, Limit, Model, OnDuplicate, Problems, Project,
+    SourceSpec, SyncSpec, TlsFiles, log::Retention,
 };
 
 pub(super) const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
@@ -126,7 +126,8 @@ on_duplicate: skip
     assert_eq!((sync.key.as_str(), sync.collection.as_str()), ("tailnum", "planes"));
     assert_eq!(sync.primary_index.as_ref().map(|index| index.as_str()), Some("tail"));
     assert_eq!((sync.on_exit, sync.on_duplicate), (ExitMode::Clear, OnDuplicate::Skip));
-    assert_eq!(sync.guard, Guard { max_removed_percent: 2.5, max_removed_rows: 7, min_rows: 3 });
+    let max_removed = Limit { percent: 2.5, rows: 7 };
+    assert_eq!(sync.guard, Guard { max_removed, min_rows: 3, ..Guard::default() });
 
     let column = |name: &str| Expression::Column(name.to_owned());
     let fields: Vec<_> = sync.fields.iter().map(|f| (f.name.as_str(), f.kind, f.from.clone())).collect();
@@ -151,7 +152,7 @@ on_duplicate: skip
 fn what_is_left_out_has_its_default() {
     let sync = load_sync(SYNC);
     assert_eq!((sync.on_exit, sync.on_duplicate, sync.primary_index), (ExitMode::Keep, OnDuplicate::Fail, None));
-    assert_eq!(sync.guard, Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 1 });
+    assert_eq!(sync.guard, Guard::default());
     assert_eq!(sync.model, Model::Table("planes".to_owned()));
 }
 

@@ -17,14 +17,15 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use larder_types::api::{Counts, OpenRun, RunKind as WireKind};
 use larder_types::patch::ExitMode;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::Phase;
-use super::execution::Shared;
-use super::guard::{Findings, verdict};
+use super::execution::{Shared, text};
+use super::guard::{Findings, Judging, verdict};
 use super::prepare::{Baseline, Comparison, Prepared, compare, to_send};
 use super::produce::Producer;
 use super::rejections::Rejections;
@@ -65,6 +66,8 @@ pub(super) struct Delivery<'a> {
     has_journal: bool,
     /// What the next run is to think of the state.
     distrust: Option<ResendReason>,
+    /// What a guard stopped.
+    held: Option<Findings>,
     /// Every row was sent and answered, but something else is left to do.
     incomplete: bool,
 }
@@ -131,6 +134,7 @@ impl<'a> Delivery<'a> {
             rejections: Rejections::default(),
             notes,
             has_journal: false,
+            held: None,
             incomplete: false,
         }
     }
@@ -221,7 +225,7 @@ impl<'a> Delivery<'a> {
     fn comparison(&self) -> Comparison<'a> {
         Comparison {
             all: self.is_full(),
-            absence: Absence::Removed,
+            absence: self.shared.options.scope.absence(),
             budget: self.shared.change_budget(),
             cancel: self.shared.cancel,
         }
@@ -235,7 +239,7 @@ impl<'a> Delivery<'a> {
         if absence == Absence::Removed {
             self.remark(keyless, diff.known, cluster);
         }
-        self.guard(diff.known, cluster)?;
+        self.guard(self.findings(absence, diff.known, cluster)?, absence)?;
         let reason = self.resend.map(ResendReason::as_str);
         self.shared.state.database.planned(self.id(), self.counts, reason).map_err(Stop::failed)?;
         Ok(diff)
@@ -263,29 +267,55 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn guard(&mut self, known: u64, cluster: Known) -> Result<(), Stop> {
-        let spec = self.shared.spec;
+    /// What the guards are to judge.
+    fn findings(&self, absence: Absence, known: u64, cluster: Known) -> Result<Findings, Stop> {
         let RowCounts { read, added, changed, removed, unchanged, .. } = self.counts;
-        let mut findings = Findings { read, removed, known };
+        let judged = if self.resend.is_some() { 0 } else { changed };
+        let mut findings = Findings { read, removed, changed: judged, known, missing: 0 };
         if self.is_full() && self.rejections.count == 0 {
             // The sweep takes everything that is not confirmed, also records that the state here does not know. After
             // a rejected row there is none.
             let swept = cluster.records.saturating_sub(added + changed + unchanged);
             if swept > removed {
-                findings = Findings { read, removed: swept, known: cluster.records };
+                findings = Findings { removed: swept, known: cluster.records, ..findings };
             }
         }
-        if spec.on_exit == ExitMode::Keep {
+        if self.shared.spec.on_exit == ExitMode::Keep {
             findings.removed = 0;
         }
-        match verdict(&spec.guard, findings, self.shared.options.accept_removals) {
-            Some(message) => {
-                // What the run would have removed, as the report of a blocked run says it.
-                self.counts.removed = findings.removed;
-                Err(Stop::Blocked(format!("sync `{}` was stopped before it sent anything: {message}", spec.name)))
-            }
-            None => Ok(()),
+        if absence == Absence::Removed && findings.removed > 0 {
+            findings.missing = self.shared.counting.missing(read)?;
         }
+        Ok(findings)
+    }
+
+    /// Stops the delivery if a guard objects, unless somebody has approved just that.
+    fn guard(&mut self, findings: Findings, absence: Absence) -> Result<(), Stop> {
+        let Shared { spec, options, state, .. } = *self.shared;
+        let judging = Judging { accept_removals: options.accept_removals, all_rows: absence == Absence::Removed };
+        let reasons = verdict(&spec.guard, findings, judging);
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let approved = state.database.hold(self.id()).map_err(Stop::failed)?.filter(|hold| hold.approved_at.is_some());
+        let mut outgrown = String::new();
+        if let Some(hold) = approved {
+            if findings.is_within(&hold.found) {
+                self.notes.push(format!("passed the guard by the approval of run {}", hold.run));
+                return Ok(());
+            }
+            outgrown = format!("; run {} was approved, but this is more than it had found", hold.run);
+        }
+        // What the run would have removed, as the report of a blocked run says it.
+        self.counts.removed = findings.removed;
+        self.held = Some(findings);
+        Err(Stop::Blocked(format!(
+            "sync `{}` was stopped before it sent anything: {}{outgrown}; if that is right, `larder-loader approve {}` \
+             lets the next run do as much",
+            spec.name,
+            reasons.join("; "),
+            self.shared.id
+        )))
     }
 
     fn opening(&self) -> OpenRun {
@@ -421,6 +451,7 @@ impl<'a> Delivery<'a> {
         if self.has_journal {
             snapshot = self.state.merge(&self.shared.id)?.snapshot;
         }
+        let now = text(Timestamp::now());
         let closing = Closing {
             state: outcome.as_str(),
             reason: self.resend.map(ResendReason::as_str),
@@ -436,6 +467,7 @@ impl<'a> Delivery<'a> {
             rejections: &self.rejections.kept,
             snapshot,
             distrust: self.distrust,
+            held: self.held.map(|found| (found, now.as_str())),
         };
         self.shared.state.database.close(self.id(), &closing)?;
         self.state.row.snapshot = snapshot;

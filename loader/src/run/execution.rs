@@ -14,6 +14,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use larder_types::time::write_timestamp;
 
+use super::counting::Counting;
 use super::delivery::{Delivered, Delivery, REPORTED};
 use super::gauge::Gauge;
 use super::prepare::Tuning;
@@ -66,6 +67,7 @@ pub(super) struct Shared<'a> {
     pub(super) limits: SendLimits,
     pub(super) veil: Veil<'a>,
     pub(super) observer: &'a dyn Observer,
+    pub(super) counting: Counting<'a>,
 }
 
 impl Shared<'_> {
@@ -138,6 +140,7 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
         limits: SendLimits { in_flight: project.push.max_in_flight, retry: tuning.retry },
         veil: Veil { redaction: &project.redaction, salt },
         observer: setup.observer,
+        counting: Counting::new(setup.project, spec, &cancel),
     };
     let delivered = carry_out(setup, &shared, taken_up);
 
@@ -226,7 +229,7 @@ fn read(setup: &Setup<'_>, shared: &Shared<'_>, known: u64) -> Result<Supplied, 
     })?;
     let secret = shared.sync.secret.clone();
     let intake = Intake::new(shared.sync.folder(), Parts::for_rows(known), secret, setup.tuning.spill_bytes);
-    let taken = take_in(&mapping, rows, intake, shared.gauge, shared.cancel)?;
+    let taken = take_in(&mapping, rows, intake, shared.gauge, shared.cancel, &setup.options.scope)?;
     Ok(Supplied { mapping: Arc::new(mapping), taken })
 }
 

@@ -4,6 +4,8 @@
 //! clusters (modules `execution` and `delivery`). All blocking: a run has threads of its own for each destination. A
 //! process may run several syncs at once: nothing is global, and each sync is held by one run at a time.
 
+mod control;
+mod counting;
 mod delivery;
 mod execution;
 mod gauge;
@@ -14,6 +16,7 @@ mod produce;
 mod reading;
 mod rejections;
 mod report;
+mod scope;
 mod stop;
 mod supply;
 #[cfg(test)]
@@ -25,13 +28,17 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use larder_types::names::SyncName;
 
+pub use control::{Hold, approve, cancel, holds, reset, retry};
+pub use guard::Findings;
 pub use report::{
     DeliveryEntry, DeliveryReport, ExitClass, FieldChange, HistoryEntry, OldRecord, Outcome, PlanReport,
     PlannedDelivery, RejectedRow, Rejection, ResendReason, RowCounts, RunKind, RunReport, Sample, Trigger,
 };
+pub use scope::{KeySet, Scope};
 
 pub(crate) use self::execution::{new_id, text};
 
+use self::counting::Counting;
 use self::execution::{Setup, execute, not_begun};
 use self::prepare::Tuning;
 use self::stop::Stop;
@@ -95,6 +102,10 @@ pub struct RunOptions {
     pub full: bool,
     /// Pass the guard on removals.
     pub accept_removals: bool,
+    /// Which rows are taken in. A full run takes all.
+    pub scope: Scope,
+    /// Feed only these of the sync's destinations; all of them, if none is named.
+    pub destinations: Vec<DestinationName>,
     /// Who asks for it.
     pub trigger: Trigger,
     /// What stops it. The run is cancelled with this, never this with the run.
@@ -194,7 +205,9 @@ pub fn plan(
         .collect::<Result<_, _>>()?;
     progress.phase(Phase::Reading, None);
     let (rows, mapping) = open(project, spec, &Cancel::default())?;
-    let planning = plan::Planning { spec, mapping: &mapping, sync: &held, options, progress };
+    let never = Cancel::default();
+    let counting = Counting::new(project, spec, &never);
+    let planning = plan::Planning { spec, mapping: &mapping, sync: &held, options, progress, counting };
     let mut plan = planning.plan(rows, &destinations).map_err(|stop| RunError::Failed {
         message: match stop {
             Stop::Config(problems) => problems.join("\n"),
@@ -230,7 +243,12 @@ fn run_tuned(
 ) -> Result<RunReport, RunError> {
     let (began, at) = (Instant::now(), Timestamp::now());
     let spec = find(project, sync)?;
-    let clients = clients(project, spec, tuning.retry)?;
+    if options.full && !options.scope.is_all() {
+        return Err(RunError::Config(vec![
+            "a full run takes all rows: it confirms what it sends, and sweeps the rest".into(),
+        ]));
+    }
+    let clients = clients(project, spec, &options.destinations, tuning.retry)?;
     let state = State::open(&project.state_dir).map_err(failed)?;
     let Audience { progress, observer } = audience;
     let setup = Setup { project, spec, options, progress, observer, tuning, clients, began, at };
@@ -239,7 +257,18 @@ fn run_tuned(
 }
 
 /// One client for each destination. Nothing is asked yet.
-fn clients(project: &Project, spec: &SyncSpec, retry: RetryPolicy) -> Result<Vec<(DestinationName, Client)>, RunError> {
+fn clients(
+    project: &Project,
+    spec: &SyncSpec,
+    wanted: &[DestinationName],
+    retry: RetryPolicy,
+) -> Result<Vec<(DestinationName, Client)>, RunError> {
+    if let Some(name) = wanted.iter().find(|name| !spec.destinations.contains(name)) {
+        let known: Vec<&str> = spec.destinations.iter().map(DestinationName::as_str).collect();
+        let (sync, known) = (&spec.name, known.join(", "));
+        return Err(RunError::Config(vec![format!("sync `{sync}` does not feed `{name}`; it feeds: {known}")]));
+    }
+    let is_wanted = |name: &&DestinationName| wanted.is_empty() || wanted.contains(name);
     let client = |name: &DestinationName| {
         let cluster = project.clusters.get(name).ok_or_else(|| {
             RunError::Config(vec![format!("sync `{}`: there is no cluster `{name}` in larder.yml", spec.name)])
@@ -251,19 +280,7 @@ fn clients(project: &Project, spec: &SyncSpec, retry: RetryPolicy) -> Result<Vec
         let client = Client::new(cluster, spec, retry).map_err(|error| RunError::Config(vec![error.to_string()]))?;
         Ok((name.clone(), client))
     };
-    spec.destinations.iter().map(client).collect()
-}
-
-/// Asks a run to stop, which may be under way in another process. It stops within about a second.
-///
-/// # Errors
-/// When the state directory cannot be read or written, or the run is not under way.
-pub fn cancel(project: &Project, run: &str) -> Result<(), RunError> {
-    let state = State::open(&project.state_dir).map_err(failed)?;
-    if state.database.ask_cancel(run, &execution::text(Timestamp::now())).map_err(failed)? {
-        return Ok(());
-    }
-    Err(RunError::Config(vec![format!("there is no run `{run}` under way; `larder-loader history` lists the runs")]))
+    spec.destinations.iter().filter(is_wanted).map(client).collect()
 }
 
 /// The newest runs first, of one sync or of all.

@@ -3,13 +3,15 @@
 use larder_types::patch::ExitMode;
 use serde_json::value::RawValue;
 
+use super::counting::Counting;
 use super::gauge::Gauge;
-use super::guard::{Findings, verdict};
+use super::guard::{Findings, Judging, verdict};
 use super::prepare::{Baseline, Comparison, Tuning, compare, to_send};
 use super::produce::{map, rejection};
 use super::reading::{Taken, take_in};
 use super::rejections::Rejections;
 use super::report::{FieldChange, OldRecord, PlanReport, PlannedDelivery, RowCounts, RunKind, Sample};
+use super::scope::Scope;
 use super::stop::Stop;
 use super::{Phase, PlanOptions, Progress};
 use crate::cancel::Cancel;
@@ -33,6 +35,7 @@ pub(super) struct Planning<'a> {
     pub(super) sync: &'a SyncState,
     pub(super) options: PlanOptions,
     pub(super) progress: &'a dyn Progress,
+    pub(super) counting: Counting<'a>,
 }
 
 /// The plan of one destination with what is shown of it.
@@ -45,7 +48,7 @@ struct Planned {
 impl Planning<'_> {
     /// Reads, compares, maps what would be sent, and counts. The caller knows the time that it took.
     pub(super) fn plan(&self, rows: RowStream, destinations: &[DestinationState]) -> Result<PlanReport, Stop> {
-        let Self { spec, mapping, sync, options, progress } = *self;
+        let Self { spec, mapping, sync, options, progress, .. } = *self;
         let baselines: Vec<Baseline> = destinations
             .iter()
             .map(|state| {
@@ -57,7 +60,7 @@ impl Planning<'_> {
         let known = baselines.iter().flat_map(|baseline| &baseline.old).map(Snapshot::rows).max().unwrap_or_default();
         let tuning = Tuning::default();
         let intake = Intake::new(sync.folder(), Parts::for_rows(known), sync.secret.clone(), tuning.spill_bytes);
-        let taken = take_in(mapping, rows, intake, &Gauge::new(progress), &Cancel::default())?;
+        let taken = take_in(mapping, rows, intake, &Gauge::new(progress), &Cancel::default(), &Scope::All)?;
         let mut planned = Vec::new();
         for (state, baseline) in destinations.iter().zip(&baselines) {
             progress.phase(Phase::Comparing, Some(taken.read));
@@ -82,13 +85,16 @@ impl Planning<'_> {
         let mut rows = prepared.counts;
         rows.rejected = prepared.rejections.count;
         let removed = if spec.on_exit == ExitMode::Keep { 0 } else { rows.removed };
-        let findings = Findings { read: rows.read, removed, known: prepared.diff.known };
+        let changed = if baseline.resend.is_some() { 0 } else { rows.changed };
+        let missing = if removed > 0 { self.counting.missing(rows.read)? } else { 0 };
+        let findings = Findings { read: rows.read, removed, changed, known: prepared.diff.known, missing };
+        let reasons = verdict(&spec.guard, findings, Judging { accept_removals: false, all_rows: true });
         let delivery = PlannedDelivery {
             destination: state.name.clone(),
             resend: baseline.resend,
             rows,
             to_send: to_send(self.kind(), spec.on_exit, rows) - unmapped,
-            blocked: verdict(&spec.guard, findings, false),
+            blocked: (!reasons.is_empty()).then(|| reasons.join("; ")),
         };
         Ok(Planned { delivery, samples, rejections: prepared.rejections })
     }

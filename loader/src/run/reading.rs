@@ -6,6 +6,7 @@ use larder_types::key::KeyError;
 
 use super::Phase;
 use super::gauge::Gauge;
+use super::scope::Scope;
 use super::stop::Stop;
 use crate::cancel::Cancel;
 use crate::diff::Intake;
@@ -23,18 +24,19 @@ pub(crate) struct Taken {
     pub(super) bad: Arc<BadKeys>,
 }
 
-/// Takes in all rows.
+/// Takes in the rows that are in scope.
 pub(super) fn take_in(
     mapping: &Mapping,
     rows: RowStream,
     mut intake: Intake,
     gauge: &Gauge<'_>,
     cancel: &Cancel,
+    scope: &Scope,
 ) -> Result<Taken, Stop> {
     let mut read = 0;
     let mut bad = BadKeys::default();
     let mut cells = Vec::new();
-    for batch in rows.batches {
+    'rows: for batch in rows.batches {
         // Before the error: whoever is told to stop may well say that it failed.
         if let Some(why) = cancel.why() {
             return Err(Stop::Cancelled(why));
@@ -44,14 +46,19 @@ pub(super) fn take_in(
             .reader(&batch)
             .map_err(|error| Stop::Failed(format!("the source's rows cannot be read: {error}")))?;
         for row in 0..batch.num_rows() {
+            if scope.is_enough(read) {
+                break 'rows;
+            }
             read += 1;
             match reader.key(row) {
+                Ok(key) if !scope.has(key.as_str()) => {}
                 Ok(key) => {
                     cells.clear();
                     reader.encode(row, &mut cells);
                     intake.add(read, &key, &cells).map_err(Stop::failed)?;
                 }
-                Err(error) => bad.add(read, error),
+                Err(error) if scope.has_keyless() => bad.add(read, error),
+                Err(_) => {}
             }
         }
         gauge.advance(Phase::Reading, batch.num_rows() as u64);

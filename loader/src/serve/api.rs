@@ -217,8 +217,9 @@ impl Asked<'_> {
     fn approve(&self, id: &str) -> Result<Answer, Fault> {
         let run = self.daemon.state.database.run(id)?.ok_or_else(Self::no_run)?;
         let spec = self.find(&run.sync)?;
-        if run.state != "blocked" {
-            return Err(Fault::new(Kind::Conflict, format!("the run is not blocked by a guard, but {}", run.state)));
+        if self.daemon.state.database.approve(id, &crate::run::text(jiff::Timestamp::now()))?.is_empty() {
+            let message = "no guard has stopped this run, or a newer run of the sync has taken its place";
+            return Err(Fault::new(Kind::Conflict, message));
         }
         let request = Request { full: run.kind == "full", reset: false, approved: Some(id.to_owned()) };
         let id = self.daemon.trigger(&spec.name, Trigger::Approve, request)?;

@@ -165,7 +165,7 @@ impl Daemon {
             cancel.cancel(Why::Asked);
             return Ok(Cancelled::Asked);
         }
-        if self.state.database.ask_cancel(run, &crate::run::text(now))? {
+        if self.state.database.ask_cancel(run, &crate::run::text(now))?.is_some() {
             return Ok(Cancelled::Asked);
         }
         Ok(if recorded.is_some() { Cancelled::TooLate } else { Cancelled::Unknown })

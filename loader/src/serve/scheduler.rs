@@ -161,8 +161,6 @@ fn perform(daemon: &Daemon, project: &Project, sync: &SyncName, started: &Starte
     let ticket = &started.ticket;
     let options = RunOptions {
         full: ticket.request.full,
-        // The guard asked whether these removals are meant, and somebody has said so.
-        accept_removals: ticket.request.approved.is_some(),
         trigger: ticket.cause,
         cancel: cancel.clone(),
         order: Some(ticket.run.clone()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{StateError, alerts, destinations, leases, migrate, rejected, requests, runs, schedule, syncs};
+use super::{StateError, alerts, destinations, holds, leases, migrate, rejected, requests, runs, schedule, syncs};
 
 const VERSION: i64 = 2;
 /// How long to wait for another loader that is writing.
@@ -24,6 +24,7 @@ const GROUPS: &[&str] = &[
     runs::SCHEMA,
     rejected::SCHEMA,
     requests::SCHEMA,
+    holds::SCHEMA,
     leases::SCHEMA,
     schedule::SCHEMA,
     alerts::SCHEMA,

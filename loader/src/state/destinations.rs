@@ -50,6 +50,15 @@ impl Database {
         found.map(Option::unwrap_or_default)
     }
 
+    /// The destinations of which anything is remembered, also those that a sync does not feed any more.
+    pub(crate) fn destinations(&self, sync: &SyncName) -> Result<Vec<String>, StateError> {
+        let query = "SELECT destination FROM destinations WHERE sync = ?1 ORDER BY destination";
+        self.with(|connection| {
+            let mut statement = connection.prepare(query)?;
+            statement.query_map([sync.as_str()], |row| row.get(0))?.collect()
+        })
+    }
+
     /// Records that the acknowledged state says nothing about the cluster, until a run has sent everything.
     pub(crate) fn distrust(
         &self,

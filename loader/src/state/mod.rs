@@ -1,7 +1,7 @@
 //! State: what this loader remembers between runs, in one folder.
 //!
 //! ```text
-//! <state_dir>/state.db                          SQLite: syncs, destinations, runs, rejected rows
+//! <state_dir>/state.db                          SQLite: syncs, destinations, runs, rejected rows, holds
 //! <state_dir>/loaders/<process>                 locked as long as the process lives, see [`leases`]
 //! <state_dir>/<sync>/lock                       held while a run or plan of the sync is under way
 //! <state_dir>/<sync>/<destination>/snapshot-N   what that cluster has acknowledged, see `diff::snapshot`
@@ -16,6 +16,7 @@ pub(crate) mod alerts;
 pub(crate) mod database;
 mod destination;
 pub(crate) mod destinations;
+mod holds;
 pub(crate) mod journal;
 pub(crate) mod leases;
 mod merge;
@@ -214,6 +215,22 @@ impl State {
         let interrupted = self.finish_interrupted(&mut state, full)?;
         state.sweep_files()?;
         Ok((state, interrupted))
+    }
+
+    /// Forgets what a destination has acknowledged of a sync that is held. Nothing is pushed; the next run sends all.
+    ///
+    /// # Errors
+    /// When the database or the folder cannot be written.
+    pub(crate) fn reset(&self, sync: &SyncState, name: &DestinationName) -> Result<(), StateError> {
+        // What is left if the second step is not reached belongs to no state, and is swept when it is next taken up.
+        self.database.forget_destination(&sync.name, name)?;
+        let folder = sync.folder.join(name.as_str());
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { path: folder, source: error })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn finish_interrupted(&self, state: &mut DestinationState, full: bool) -> Result<Option<Interrupted>, StateError> {

@@ -71,6 +71,11 @@ impl KeySalt {
     pub(crate) fn pseudonym(self, key: &str) -> String {
         format!("#{:016x}", self.hash(key))
     }
+
+    /// Whether a key that was kept may stand for another.
+    pub(crate) fn may_be_pseudonym(key: &str) -> bool {
+        key.starts_with('#')
+    }
 }
 
 struct Entry {

@@ -9,9 +9,9 @@ use larder_types::names::SyncName;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::database::{Database, signed};
-use super::{Merged, StateError, destinations, rejected};
+use super::{Merged, StateError, destinations, holds, rejected};
 use crate::project::DestinationName;
-use crate::run::{DeliveryEntry, HistoryEntry, Rejection, ResendReason, RowCounts, RunKind, Trigger};
+use crate::run::{DeliveryEntry, Findings, HistoryEntry, Rejection, ResendReason, RowCounts, RunKind, Trigger};
 
 /// Runs kept of each sync.
 const MAX_RUNS: i64 = 1000;
@@ -92,6 +92,8 @@ pub(crate) struct Closing<'a> {
     pub(crate) snapshot: Option<u64>,
     /// Why that says nothing about the cluster, if so.
     pub(crate) distrust: Option<ResendReason>,
+    /// What a guard stopped, and when: it is held from now on.
+    pub(crate) held: Option<(Findings, &'a str)>,
 }
 
 /// The numbers of a delivery's row.
@@ -180,12 +182,13 @@ impl Database {
         })
     }
 
-    /// Records the generation that the cluster gave to a run.
+    /// Records the generation that the cluster gave to a run. What was held of the destination is done, or overtaken.
     pub(crate) fn opened(&self, delivery: DeliveryId<'_>, generation: u32) -> Result<(), StateError> {
         let update = "UPDATE deliveries SET generation = ?3 WHERE run = ?1 AND destination = ?2";
         self.transact(|transaction| {
             transaction.execute(update, params![delivery.run, delivery.destination.as_str(), generation])?;
-            destinations::opened(transaction, delivery.sync, delivery.destination, generation)
+            destinations::opened(transaction, delivery.sync, delivery.destination, generation)?;
+            holds::drop_of(transaction, delivery)
         })
     }
 
@@ -208,6 +211,9 @@ impl Database {
             transaction.execute(update, values)?;
             let row = (closing.snapshot, closing.distrust);
             destinations::point(transaction, delivery.sync, delivery.destination, row)?;
+            if let Some((found, now)) = closing.held {
+                holds::put(transaction, delivery, found, closing.error.unwrap_or_default(), now)?;
+            }
             rejected::insert(transaction, delivery.run, delivery.destination, closing.rejections)
         })
     }
@@ -241,11 +247,23 @@ impl Database {
         })
     }
 
-    /// Asks a run to stop. False if it is not under way.
-    pub(crate) fn ask_cancel(&self, run: &str, now: &str) -> Result<bool, StateError> {
-        let update =
-            "UPDATE runs SET cancel_asked_at = coalesce(cancel_asked_at, ?2) WHERE id = ?1 AND state = 'running'";
-        self.with(|connection| connection.execute(update, [run, now]).map(|changed| changed > 0))
+    /// Asks a run to stop, and returns its sync; nothing, if it is not under way.
+    pub(crate) fn ask_cancel(&self, run: &str, now: &str) -> Result<Option<String>, StateError> {
+        let update = "UPDATE runs SET cancel_asked_at = coalesce(cancel_asked_at, ?2)
+            WHERE id = ?1 AND state = 'running' RETURNING sync";
+        self.with(|connection| connection.query_row(update, [run, now], |row| row.get(0)).optional())
+    }
+
+    /// Forgets what a destination has acknowledged of a sync, and ends what is still to be taken up of it.
+    pub(crate) fn forget_destination(&self, sync: &SyncName, destination: &DestinationName) -> Result<(), StateError> {
+        let values = params![sync.as_str(), destination.as_str()];
+        self.transact(|transaction| {
+            let update = "UPDATE deliveries SET state = 'partial', reason = 'interrupted' WHERE destination = ?2
+                AND state = 'running' AND run IN (SELECT id FROM runs WHERE sync = ?1)";
+            transaction.execute(update, values)?;
+            transaction.execute("DELETE FROM holds WHERE sync = ?1 AND destination = ?2", values)?;
+            transaction.execute("DELETE FROM destinations WHERE sync = ?1 AND destination = ?2", values).map(drop)
+        })
     }
 
     /// Whether somebody asked a run to stop.

@@ -127,7 +127,7 @@ fn a_row_that_one_destination_rejects_is_tried_there_alone() {
 #[test]
 fn a_guard_holds_the_destination_that_it_is_about() {
     let mut all = regions(ExitMode::Delete);
-    all.world.spec().guard = Guard { max_removed_percent: 10.0, max_removed_rows: 2, ..all.world.spec().guard };
+    all.world.spec().guard = Guard { max_removed: Limit { percent: 10.0, rows: 2 }, ..Guard::default() };
     all.world.spec().destinations = vec![main()];
     all.world.write(&rows(0..30));
     all.world.run();

@@ -320,7 +320,7 @@ fn an_answer_that_does_not_add_up_is_believed_in_nothing() {
 #[test]
 fn a_full_run_without_state_is_guarded_by_what_the_cluster_has() {
     let mut world = world(ExitMode::Delete);
-    world.spec().guard = Guard { max_removed_percent: 10.0, max_removed_rows: 2, min_rows: 1 };
+    world.spec().guard = Guard { max_removed: Limit { percent: 10.0, rows: 2 }, ..Guard::default() };
     world.write(&rows(0..30));
     world.run();
     std::fs::remove_dir_all(&world.project.state_dir).unwrap();
@@ -333,7 +333,7 @@ fn a_full_run_without_state_is_guarded_by_what_the_cluster_has() {
 #[test]
 fn a_full_run_is_guarded_by_what_the_cluster_has_beyond_the_state() {
     let mut world = world(ExitMode::Delete);
-    world.spec().guard = Guard { max_removed_percent: 10.0, max_removed_rows: 2, min_rows: 1 };
+    world.spec().guard = Guard { max_removed: Limit { percent: 10.0, rows: 2 }, ..Guard::default() };
     world.write(&rows(0..30));
     world.run();
     // A new state knows only the ten rows that are left.

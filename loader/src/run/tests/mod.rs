@@ -1,9 +1,11 @@
 //! Runs against a cluster that misbehaves, and loaders that die.
 
 mod cluster;
+mod controls;
 mod crashes;
 mod destinations;
 mod faults;
+mod guards;
 mod migration;
 mod seen;
 
@@ -21,8 +23,8 @@ use self::cluster::{Content, FakeCluster, Fate, Record};
 use super::*;
 use crate::observe::Unobserved;
 use crate::project::{
-    AlertPolicy, Alerting, Cluster, Expression, FieldMapping, Guard, Model, OnDuplicate, Project, Secret, SourceSpec,
-    SyncSpec, TlsFiles, log::Redaction, log::Retention, push::PushSpec, schedule::Schedule, serve::Serve,
+    AlertPolicy, Alerting, Cluster, Expression, FieldMapping, Guard, Limit, Model, OnDuplicate, Project, Secret,
+    SourceSpec, SyncSpec, TlsFiles, log::Redaction, log::Retention, push::PushSpec, schedule::Schedule, serve::Serve,
 };
 use crate::push::retry::RetryPolicy;
 
@@ -82,9 +84,10 @@ pub(crate) fn spec() -> SyncSpec {
             field("fb", ValueType::String, Expression::Template("<{{ row.b }}>".into())),
         ],
         on_exit: ExitMode::Keep,
-        guard: Guard { max_removed_percent: 10.0, max_removed_rows: 1000, min_rows: 0 },
+        guard: Guard { min_rows: 0, ..Guard::default() },
         on_duplicate: OnDuplicate::Fail,
         alerts: AlertPolicy::default(),
+        tags: Vec::new(),
         schedule: Schedule::default(),
         timeout: None,
     }
@@ -224,7 +227,7 @@ fn each_exit_mode_does_what_it_says_once() {
 #[test]
 fn too_many_removals_are_blocked_until_accepted() {
     let mut world = world(ExitMode::Delete);
-    world.spec().guard = Guard { max_removed_percent: 10.0, max_removed_rows: 2, min_rows: 1 };
+    world.spec().guard = Guard { max_removed: Limit { percent: 10.0, rows: 2 }, ..Guard::default() };
     world.write(&rows(0..30));
     world.run();
     world.cluster.take_applied();

@@ -208,7 +208,7 @@ fn a_status_says_how_a_sync_is_doing() {
     let good = look(&world);
     assert_eq!(good.destinations[0].rows, Some(30));
     assert!(good.age_seconds.is_some_and(|age| age < 3600));
-    world.spec().guard = Guard { max_removed_percent: 1.0, max_removed_rows: 0, min_rows: 0 };
+    world.spec().guard = Guard { max_removed: Limit { percent: 1.0, rows: 0 }, min_rows: 0, ..Guard::default() };
     world.write(&rows(0..3));
     world.fails();
     let held = look(&world);

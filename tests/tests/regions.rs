@@ -97,6 +97,9 @@ fn a_region_that_is_down_is_named_and_the_other_is_fed() -> Result<()> {
     let (dir, node_dir) = (folder()?, folder()?);
     let node = Node::start(node_dir.path())?;
     project(dir.path(), 0)?;
+    let settings = dir.path().join("larder.yml");
+    let impatient = format!("{}push: {{give_up_after: 1s}}\n", std::fs::read_to_string(&settings)?);
+    write(&settings, &impatient)?;
     let output = command(dir.path(), &node.url(), "http://127.0.0.1:1", &["run"])?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{text}");

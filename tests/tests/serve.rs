@@ -58,6 +58,9 @@ fn syncs_run_by_time_after_each_other_and_when_called() -> Result<()> {
     let run = daemon.wait_run(&id, "succeeded");
     assert_eq!((&run["kind"], &run["trigger"]), (&json!("full"), &json!("api")));
     assert_eq!(node.client().get("/v1/collections/c")?.value()["records"], 2);
+    let id = daemon.trigger("c", &json!({"resetCDC": true}))?;
+    let run = daemon.wait_run(&id, "succeeded");
+    assert_eq!((&run["kind"], &run["sent"]), (&json!("delta"), &json!(2)));
 
     // Paused from the command line, and seen by the daemon.
     let output = loader(dir.path(), &node.url(), &["schedule", "pause", "a", "--json"])?;

@@ -81,6 +81,7 @@ impl RunArguments {
                 let named = |name: &&DestinationName| sync.destinations.contains(name);
                 let options = RunOptions {
                     full: self.full,
+                    reset: false,
                     accept_removals: self.accept_removals,
                     scope: self.limit.map_or(Scope::All, Scope::First),
                     destinations: self.destination.iter().filter(named).cloned().collect(),

@@ -100,6 +100,8 @@ pub struct PlanOptions {
 pub struct RunOptions {
     /// Send every row and let the cluster sweep what the run did not confirm.
     pub full: bool,
+    /// Forget first what the destinations have acknowledged, as [`reset`] does: every row is sent, and nothing is removed.
+    pub reset: bool,
     /// Pass the guard on removals.
     pub accept_removals: bool,
     /// Which rows are taken in. A full run takes all.
@@ -252,8 +254,18 @@ fn run_tuned(
     let state = State::open(&project.state_dir).map_err(failed)?;
     let Audience { progress, observer } = audience;
     let setup = Setup { project, spec, options, progress, observer, tuning, clients, began, at };
-    let held = hold(&state, sync, options.order.is_some()).map_err(|error| not_begun(&setup, &state, error))?;
+    let held = hold(&state, sync, options.order.is_some())
+        .and_then(|held| forget(&setup, &state, held))
+        .map_err(|error| not_begun(&setup, &state, error))?;
     execute(&setup, &state, &held)
+}
+
+/// Forgets what was acknowledged, if the run is to begin with that.
+fn forget(setup: &Setup<'_>, state: &State, held: SyncState) -> Result<SyncState, RunError> {
+    if setup.options.reset {
+        setup.clients.iter().try_for_each(|(name, _)| state.reset(&held, name)).map_err(failed)?;
+    }
+    Ok(held)
 }
 
 /// One client for each destination. Nothing is asked yet.

@@ -126,6 +126,9 @@ struct TriggerBody {
     /// Send every row, and sweep.
     #[serde(rename = "fullResync")]
     full_resync: bool,
+    /// Forget what was acknowledged, and send every row.
+    #[serde(rename = "resetCDC")]
+    reset_cdc: bool,
 }
 
 impl From<StateError> for Fault {
@@ -194,7 +197,7 @@ impl Asked<'_> {
             let wrong = |error| Fault::new(Kind::InvalidRequest, format!("the body is not as it should be: {error}"));
             serde_json::from_slice(self.body).map_err(wrong)?
         };
-        let request = Request { full: body.full_resync, reset: false, approved: None };
+        let request = Request { full: body.full_resync, reset: body.reset_cdc, approved: None };
         let id = self.daemon.trigger(&spec.name, Trigger::Api, request)?;
         Ok(answer_json(202, &json!({"id": id, "sync": spec.name, "state": "pending"})))
     }

@@ -161,6 +161,7 @@ fn perform(daemon: &Daemon, project: &Project, sync: &SyncName, started: &Starte
     let ticket = &started.ticket;
     let options = RunOptions {
         full: ticket.request.full,
+        reset: ticket.request.reset,
         trigger: ticket.cause,
         cancel: cancel.clone(),
         order: Some(ticket.run.clone()),

@@ -136,6 +136,8 @@ fn a_reset_pushes_nothing_and_the_next_run_sends_all() {
     let report = world.run();
     assert_eq!((report.sent, report.resend), (10, Some(ResendReason::FirstRun)));
     assert_eq!(world.run().sent, 0);
+    let report = world.try_run(RunOptions { reset: true, ..RunOptions::default() }).unwrap();
+    assert_eq!((report.sent, report.resend), (10, Some(ResendReason::FirstRun)), "a run that begins with a reset");
     assert!(reset(&world.project, &sync_name(), Some("nowhere")).is_err());
 }
 

@@ -163,6 +163,26 @@ fn runs_are_cancelled_whether_they_wait_or_not() -> Result<()> {
 }
 
 #[test]
+fn a_run_that_a_guard_stopped_is_made_when_it_is_approved() -> Result<()> {
+    let (node_dir, dir) = (folder()?, folder()?);
+    let node = Node::start(node_dir.path())?;
+    project(dir.path(), &[("s", "manual\non_exit: delete\nguard: {max_removed: {percent: 0, rows: 0}}")])?;
+    let daemon = Daemon::start(dir.path(), &node.url())?;
+    let id = daemon.trigger("s", &json!({}))?;
+    daemon.wait_run(&id, "succeeded");
+    write(&dir.path().join("models/rows.sql"), "SELECT 'k1' AS id, 1 AS n\n")?;
+    daemon.signal(Signal::HUP)?;
+    daemon.expect("the project was loaded again");
+    let blocked = daemon.trigger("s", &json!({}))?;
+    daemon.wait_run(&blocked, "blocked");
+    let approve = daemon.client().send("POST", &format!("/v1/runs/{blocked}/approve"), &[], b"")?.expect(202).value();
+    let run = daemon.wait_run(approve["id"].as_str().unwrap_or_default(), "succeeded");
+    assert_eq!((&run["trigger"], &run["rows"]["removed"]), (&json!("approve"), &json!(1)));
+    assert_eq!(node.client().get("/v1/collections/s")?.value()["records"], 1);
+    Ok(())
+}
+
+#[test]
 fn daemons_on_one_state_folder_run_each_fire_once_and_take_over_from_the_dead() -> Result<()> {
     let (node_dir, dir) = (folder()?, folder()?);
     let node = Node::start(node_dir.path())?;

@@ -62,21 +62,18 @@ pub(crate) struct Started {
 }
 
 /// What a run is asked for. Two requests are joined by asking for all that either asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Request {
     /// Send every row and sweep.
     pub(crate) full: bool,
     /// Forget first what is recorded of the cluster.
     pub(crate) reset: bool,
-    /// The blocked run that was approved.
-    pub(crate) approved: Option<String>,
 }
 
 impl Request {
     fn join(&mut self, other: Self) {
         self.full |= other.full;
         self.reset |= other.reset;
-        self.approved = other.approved.or(self.approved.take());
     }
 }
 

@@ -197,7 +197,7 @@ impl Asked<'_> {
             let wrong = |error| Fault::new(Kind::InvalidRequest, format!("the body is not as it should be: {error}"));
             serde_json::from_slice(self.body).map_err(wrong)?
         };
-        let request = Request { full: body.full_resync, reset: body.reset_cdc, approved: None };
+        let request = Request { full: body.full_resync, reset: body.reset_cdc };
         let id = self.daemon.trigger(&spec.name, Trigger::Api, request)?;
         Ok(answer_json(202, &json!({"id": id, "sync": spec.name, "state": "pending"})))
     }
@@ -224,7 +224,7 @@ impl Asked<'_> {
             let message = "no guard has stopped this run, or a newer run of the sync has taken its place";
             return Err(Fault::new(Kind::Conflict, message));
         }
-        let request = Request { full: run.kind == "full", reset: false, approved: Some(id.to_owned()) };
+        let request = Request { full: run.kind == "full", reset: false };
         let id = self.daemon.trigger(&spec.name, Trigger::Approve, request)?;
         Ok(answer_json(202, &json!({"id": id, "sync": spec.name, "state": "pending"})))
     }

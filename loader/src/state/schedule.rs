@@ -36,8 +36,6 @@ CREATE TABLE IF NOT EXISTS tickets (
     cause TEXT NOT NULL,
     full INTEGER NOT NULL,
     reset INTEGER NOT NULL,
-    -- The blocked run that was approved.
-    approved TEXT,
     due_at INTEGER NOT NULL,
     failures INTEGER NOT NULL,
     vanished INTEGER NOT NULL
@@ -113,9 +111,8 @@ fn read<'a>(
         let (next, used) = (time(row.get(3)?), time(row.get(4)?));
         entries.insert(sync, Entry { is_paused, definition, next, used, ..Entry::default() });
     }
-    let mut tickets = connection.prepare_cached(
-        "SELECT sync, fence, run, cause, full, reset, approved, due_at, failures, vanished FROM tickets",
-    )?;
+    let mut tickets = connection
+        .prepare_cached("SELECT sync, fence, run, cause, full, reset, due_at, failures, vanished FROM tickets")?;
     let mut rows = tickets.query([])?;
     while let Some(row) = rows.next()? {
         let Some(sync) = name(row)? else { continue };
@@ -212,8 +209,8 @@ fn write(connection: &Connection, sync: &SyncName, was: &Entry, is: &Entry) -> r
 
 fn insert(connection: &Connection, sync: &SyncName, ticket: &Ticket, fence: Option<i64>) -> rusqlite::Result<()> {
     let Ticket { run, cause, request, due, failures, vanished } = ticket;
-    let insert = "INSERT INTO tickets (sync, fence, run, cause, full, reset, approved, due_at, failures, vanished)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let insert = "INSERT INTO tickets (sync, fence, run, cause, full, reset, due_at, failures, vanished)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let values = params![
         sync.as_str(),
         fence,
@@ -221,7 +218,6 @@ fn insert(connection: &Connection, sync: &SyncName, ticket: &Ticket, fence: Opti
         cause.as_str(),
         request.full,
         request.reset,
-        request.approved,
         due.as_microsecond(),
         failures,
         vanished
@@ -235,7 +231,7 @@ fn ticket(row: &Row<'_>) -> rusqlite::Result<Ticket> {
         run: row.get("run")?,
         // A word of a newer loader is some reason or other.
         cause: Trigger::ALL.into_iter().find(|known| known.as_str() == cause).unwrap_or(Trigger::Api),
-        request: Request { full: row.get("full")?, reset: row.get("reset")?, approved: row.get("approved")? },
+        request: Request { full: row.get("full")?, reset: row.get("reset")? },
         due: time(row.get("due_at")?).unwrap_or(Timestamp::UNIX_EPOCH),
         failures: row.get("failures")?,
         vanished: row.get("vanished")?,
@@ -262,7 +258,7 @@ mod tests {
     }
 
     fn ticket(run: &str) -> Ticket {
-        let request = Request { full: true, reset: false, approved: Some("r0".to_owned()) };
+        let request = Request { full: true, reset: false };
         let due = Timestamp::from_microsecond(1_764_000_000_123_456).unwrap();
         Ticket { run: run.to_owned(), cause: Trigger::After, request, due, failures: 2, vanished: 1 }
     }

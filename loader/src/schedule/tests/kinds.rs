@@ -142,7 +142,7 @@ fn calls_wait_for_the_run_under_way_and_become_one() {
     world.end(&name("s"), &first, Ending::Settled);
     let starts = world.starts();
     assert_eq!(starts.len(), 1);
-    assert_eq!(starts[0].1.request, Request { full: true, reset: true, approved: None });
+    assert_eq!(starts[0].1.request, Request { full: true, reset: true });
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Reality {
         let entry = &self.book.0[&sync];
         prop_assert!(!entry.is_paused || started.ticket.cause.is_call(), "{sync} is paused");
         prop_assert!(started.ticket.due <= self.now);
-        let request = started.ticket.request.clone();
+        let request = started.ticket.request;
         self.owed.retain(|(owed, _, full)| *owed != sync || (*full && !request.full));
         self.pasts.entry(sync.clone()).or_default().began = Some(self.now);
         self.records.insert(started.ticket.run.clone(), Record::Begun);

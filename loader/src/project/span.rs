@@ -1,7 +1,5 @@
 //! Spans of time as people write them: `90s`, `10m`, `6h`, `1d`, `1h30m`.
 
-#![allow(dead_code, reason = "the sections that hold spans are being written")]
-
 use std::time::Duration;
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];

@@ -20,6 +20,8 @@ pub const KEY_COLUMN: &str = "_key";
 pub const OP_COLUMN: &str = "_op";
 /// The Arrow extension name, in the field metadata `ARROW:extension:name`, of text columns that hold JSON.
 pub const ARROW_JSON: &str = "arrow.json";
+/// The key, in the field metadata of a column, of the word for what its nulls mean, see [`Nulls`](crate::patch::Nulls).
+pub const ARROW_NULLS: &str = "larder.nulls";
 /// The name of the primary index unless the collection names another.
 pub const DEFAULT_INDEX: &str = "id";
 

@@ -18,8 +18,9 @@ pub struct Patch {
 /// What a patch does. All three are idempotent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Sets these fields, creating the record if need be; the sync's other fields stay as they are.
-    Upsert(Vec<(FieldId, Value)>),
+    /// Sets these fields, creating the record if need be; the sync's other fields stay as they are. A field without a
+    /// value is taken out of the record.
+    Upsert(Vec<(FieldId, Option<Value>)>),
     /// Clears every field of the patch's sync; fields of other syncs stay, and so does the record.
     Clear,
     /// Deletes the whole record, fields of other syncs included.
@@ -54,6 +55,40 @@ impl Op {
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Upsert, Self::Clear, Self::Delete].into_iter().find(|op| op.as_str() == word)
+    }
+}
+
+/// What a null does to its field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nulls {
+    /// The field is null.
+    #[default]
+    Write,
+    /// The field stays as it is.
+    Skip,
+    /// The field is taken out of the record.
+    Clear,
+}
+
+impl Nulls {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Write, Self::Skip, Self::Clear];
+
+    /// The word used in batches and configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Skip => "skip",
+            Self::Clear => "clear",
+        }
+    }
+
+    /// What has this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|nulls| nulls.as_str() == word)
     }
 }
 

@@ -265,7 +265,9 @@ mod tests {
         let mut shard = Shard::new(ShardOptions { id: ShardId(0), hash_seed: 7 });
         let mut encoder =
             PatchEncoder::new(PatchOrigin { collection: COLLECTION, slot, generation, seq: 0, at: 0 }, 1 << 20);
-        (0..RECORDS).for_each(|number| encoder.upsert(&Key::new(&number.to_string()).unwrap(), &[]));
+        (0..RECORDS).for_each(|number| {
+            encoder.upsert::<larder_types::value::Value>(&Key::new(&number.to_string()).unwrap(), &[])
+        });
         let filling = [command::fence(COLLECTION, slot, generation)].into_iter().chain(encoder.finish());
         let reader = shard.reader();
         let records = || reader.stats(COLLECTION).records;

@@ -1,4 +1,4 @@
-//! Batches as NDJSON: one patch a line, `{"op":"upsert","key":"42","set":{…}}`.
+//! Batches as NDJSON: one patch a line, `{"op":"upsert","key":"42","set":{…},"unset":["name"]}`.
 //!
 //! A line that is not JSON makes the whole body malformed, since nobody can tell what else is missing. A line that is
 //! JSON and no patch is a bad row. Numbers never pass through a double.
@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use larder_types::error::ErrorCode;
+use larder_types::ids::FieldId;
 use larder_types::key::Key;
 use larder_types::patch::{Change, Op, Patch};
 use larder_types::value::Value;
@@ -51,15 +52,16 @@ fn read_line(text: &str, number: usize, fields: &SyncFields<'_>) -> Result<Row, 
 }
 
 fn read_patch(members: &Members<'_>, fields: &SyncFields<'_>) -> Row {
-    let (mut op, mut key, mut set) = (None, None, None);
+    let (mut op, mut key, mut set, mut unset) = (None, None, None, None);
     let mut fault = None;
     for (name, raw) in &members.0 {
         let slot = match name.0.as_ref() {
             "op" => &mut op,
             "key" => &mut key,
             "set" => &mut set,
+            "unset" => &mut unset,
             _ => {
-                fault = Some(Fault::patch("a patch has the members op, key and set and no others"));
+                fault = Some(Fault::patch("a patch has the members op, key, set and unset and no others"));
                 continue;
             }
         };
@@ -73,7 +75,7 @@ fn read_patch(members: &Members<'_>, fields: &SyncFields<'_>) -> Row {
         let op = op.clone()?;
         let key = key.clone()?;
         fault.map_or(Ok(()), Err)?;
-        Ok(Patch { key, change: read_change(op, set, fields)? })
+        Ok(Patch { key, change: read_change(op, (set, unset), fields)? })
     };
     read().map_or_else(|fault| Row::Bad { key: key.ok(), op: op.unwrap_or_default(), fault }, Row::Good)
 }
@@ -96,17 +98,38 @@ fn read_key(raw: &RawValue) -> Result<Key, Fault> {
     }
 }
 
-fn read_change(op: Op, set: Option<&RawValue>, fields: &SyncFields<'_>) -> Result<Change, Fault> {
-    match (op, set) {
-        (Op::Upsert, Some(set)) => read_set(set, fields),
-        (Op::Upsert, None) => Err(Fault::patch("an upsert needs the member `set`")),
-        (_, Some(_)) => Err(Fault::patch("only an upsert takes the member `set`")),
-        (Op::Clear, None) => Ok(Change::Clear),
-        (Op::Delete, None) => Ok(Change::Delete),
+fn read_change(
+    op: Op,
+    (set, unset): (Option<&RawValue>, Option<&RawValue>),
+    fields: &SyncFields<'_>,
+) -> Result<Change, Fault> {
+    match (op, set, unset) {
+        (Op::Upsert, None, None) => Err(Fault::patch("an upsert needs the member `set`, `unset` or both")),
+        (Op::Upsert, set, unset) => read_fields(set, unset, fields),
+        (Op::Clear, None, None) => Ok(Change::Clear),
+        (Op::Delete, None, None) => Ok(Change::Delete),
+        _ => Err(Fault::patch("only an upsert takes the members `set` and `unset`")),
     }
 }
 
-fn read_set(set: &RawValue, fields: &SyncFields<'_>) -> Result<Change, Fault> {
+fn read_fields(set: Option<&RawValue>, unset: Option<&RawValue>, fields: &SyncFields<'_>) -> Result<Change, Fault> {
+    let mut values = set.map_or_else(|| Ok(Vec::new()), |set| read_set(set, fields))?;
+    if let Some(unset) = unset {
+        let names: Vec<Name<'_>> =
+            serde_json::from_str(unset.get()).map_err(|_| Fault::patch("`unset` must be a list of names of fields"))?;
+        for name in names {
+            values.push((fields.own(&name.0)?.0, None));
+        }
+    }
+    let mut ids: Vec<_> = values.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Fault::patch("`set` and `unset` name a field twice"));
+    }
+    Ok(Change::Upsert(values))
+}
+
+fn read_set(set: &RawValue, fields: &SyncFields<'_>) -> Result<Vec<(FieldId, Option<Value>)>, Fault> {
     let members: Members<'_> =
         serde_json::from_str(set.get()).map_err(|_| Fault::patch("`set` must be an object of fields"))?;
     let mut values = Vec::with_capacity(members.0.len());
@@ -114,14 +137,9 @@ fn read_set(set: &RawValue, fields: &SyncFields<'_>) -> Result<Change, Fault> {
         let (id, kind) = fields.own(&name.0)?;
         let value = Value::from_json(raw.get())
             .map_err(|error| Fault::new("invalid_value", error.to_string()).in_field(&name.0))?;
-        values.push((id, convert(value, kind, &name.0)?));
+        values.push((id, Some(convert(value, kind, &name.0)?)));
     }
-    let mut ids: Vec<_> = values.iter().map(|(id, _)| *id).collect();
-    ids.sort_unstable();
-    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Fault::patch("`set` names a field twice"));
-    }
-    Ok(Change::Upsert(values))
+    Ok(values)
 }
 
 /// The members of an object in their order, names that are given twice included, which maps would hide.
@@ -157,7 +175,6 @@ impl<'de> Deserialize<'de> for Members<'de> {
 #[cfg(test)]
 mod tests {
     use larder_types::decimal::Decimal;
-    use larder_types::ids::FieldId;
     use larder_types::value::ValueType;
     use proptest::prelude::*;
 
@@ -177,7 +194,7 @@ mod tests {
     }
 
     fn upsert(key: &str, fields: Vec<(u16, Value)>) -> Row {
-        let fields = fields.into_iter().map(|(id, value)| (FieldId(id), value)).collect();
+        let fields = fields.into_iter().map(|(id, value)| (FieldId(id), Some(value))).collect();
         Row::Good(Patch { key: Key::new(key).unwrap(), change: Change::Upsert(fields) })
     }
 
@@ -198,6 +215,31 @@ mod tests {
             row(r#"{"op":"clear","key":18446744073709551615}"#),
             Row::Good(Patch { key, change: Change::Clear })
         );
+    }
+
+    #[test]
+    fn fields_are_taken_out_beside_others_that_are_set() {
+        let change = |fields: Vec<(u16, Option<Value>)>| {
+            let fields = fields.into_iter().map(|(id, value)| (FieldId(id), value)).collect();
+            Row::Good(Patch { key: Key::new("k").unwrap(), change: Change::Upsert(fields) })
+        };
+        assert_eq!(
+            row(r#"{"key":"k","set":{"n":1},"unset":["x"]}"#),
+            change(vec![(1, Some(Value::Int(1))), (2, None)])
+        );
+        assert_eq!(row(r#"{"key":"k","unset":["a\"b"]}"#), change(vec![(3, None)]));
+        assert_eq!(row(r#"{"key":"k","unset":[]}"#), change(vec![]));
+        for (line, code) in [
+            (r#"{"key":"k","set":{"n":1},"unset":["n"]}"#, "invalid_patch"),
+            (r#"{"key":"k","unset":["n","n"]}"#, "invalid_patch"),
+            (r#"{"key":"k","unset":"n"}"#, "invalid_patch"),
+            (r#"{"key":"k","unset":{"n":1}}"#, "invalid_patch"),
+            (r#"{"op":"clear","key":"k","unset":["n"]}"#, "invalid_patch"),
+            (r#"{"key":"k","unset":["nope"]}"#, "unknown_field"),
+            (r#"{"key":"k","unset":["foreign"]}"#, "field_owned_by_other_sync"),
+        ] {
+            assert_eq!(fault(line), (Some("k".to_owned()), code), "{line}");
+        }
     }
 
     #[test]

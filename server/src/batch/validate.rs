@@ -247,7 +247,7 @@ pub(super) fn rejected_row(row: u64, key: Option<&Key>, fault: Fault) -> Rejecte
 fn measure(patch: &Patch) -> (Op, usize) {
     match &patch.change {
         Change::Upsert(fields) => {
-            let values: usize = fields.iter().map(|(_, value)| weight(value)).sum();
+            let values: usize = fields.iter().filter_map(|(_, value)| value.as_ref()).map(weight).sum();
             (Op::Upsert, patch.key.as_bytes().len() + values)
         }
         Change::Clear => (Op::Clear, 0),
@@ -317,7 +317,7 @@ pub(super) mod tests {
     }
 
     fn upsert(key: &str, values: Vec<Value>) -> Row {
-        let fields = values.into_iter().zip(1..).map(|(value, id)| (FieldId(id), value)).collect();
+        let fields = values.into_iter().zip(1..).map(|(value, id)| (FieldId(id), Some(value))).collect();
         Row::Good(Patch { key: Key::new(key).unwrap(), change: Change::Upsert(fields) })
     }
 

@@ -8,10 +8,6 @@ use larder_types::patch::ExitMode;
 use super::{PatchOrigin, VERSION, kind, op};
 use crate::record::cursor::{Cursor, Malformed, unfold};
 use crate::record::fields::Fields;
-use crate::record::intern::Pools;
-
-/// Entries have their texts as they are.
-static NO_POOLS: Pools = Pools::none();
 
 /// An entry that was checked whole.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +150,7 @@ impl Patch<'_> {
             return Err(Malformed("a key is not UTF-8"));
         }
         match self.change {
-            Change::Upsert(fields) => Fields::check(fields, &NO_POOLS),
+            Change::Upsert(fields) => Fields::check_patch(fields),
             Change::Clear | Change::Delete => Ok(()),
         }
     }

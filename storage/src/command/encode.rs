@@ -9,7 +9,7 @@ use larder_types::value::Value;
 use super::{PatchOrigin, VERSION, kind, op};
 use crate::record::cursor::{fold, put_varint};
 use crate::record::fields::FieldsWriter;
-use crate::record::value::encode;
+use crate::record::value::{encode, put_nothing};
 
 /// The most bytes that stand before the patches of an entry.
 const MAX_HEADER_BYTES: usize = 43;
@@ -37,8 +37,12 @@ impl PatchEncoder {
         Self { origin, max_body_bytes, entries: Vec::new(), body: Vec::new(), count: 0, first: 0, patch: Vec::new() }
     }
 
-    /// Adds an upsert. Fields must belong to the origin's sync; of a field named twice the last value counts.
-    pub fn upsert(&mut self, key: &Key, fields: &[(FieldId, Value)]) {
+    /// Adds an upsert. Fields must belong to the origin's sync; one without a value is taken out of the record. Of a field
+    /// named twice the last counts.
+    pub fn upsert<V>(&mut self, key: &Key, fields: &[(FieldId, V)])
+    where
+        for<'v> &'v V: Into<Option<&'v Value>>,
+    {
         let mut sorted: Vec<_> = fields.iter().collect();
         // Stable, so the last of equal ids stays last.
         sorted.sort_by_key(|(id, _)| *id);
@@ -46,7 +50,11 @@ impl PatchEncoder {
         let mut writer = FieldsWriter::new(&mut encoded);
         for same in sorted.chunk_by(|a, b| a.0 == b.0) {
             if let [.., (id, value)] = same {
-                encode(value, writer.field(*id));
+                let out = writer.field(*id);
+                match value.into() {
+                    Some(value) => encode(value, out),
+                    None => put_nothing(out),
+                }
             }
         }
         self.begin(key, op::UPSERT);

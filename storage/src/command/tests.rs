@@ -34,6 +34,15 @@ fn patches(entry: &Bytes) -> Patches<'_> {
     }
 }
 
+#[test]
+fn a_field_without_a_value_is_one_byte_in_a_patch() {
+    let mut encoder = PatchEncoder::new(ORIGIN, 1024);
+    encoder.upsert(&key("k"), &[(FieldId(1), Some(Value::Null)), (FieldId(2), None)]);
+    let entry = encoder.finish().remove(0);
+    assert!(entry.ends_with(&[b'k', 4, 1, 2, 0, 3]), "{entry:02x?}");
+    assert!(matches!(decode::decode(&entry), Ok(decode::Command::Patches(_))));
+}
+
 /// The format of entries in logs. If this fails, old logs can no longer be read.
 #[test]
 #[rustfmt::skip]
@@ -84,7 +93,7 @@ fn only_what_sets_fields_may_grow_records() {
         encoder.finish().remove(0)
     };
     assert!(!may_grow(&entry(|_| {})));
-    assert!(may_grow(&entry(|encoder| encoder.upsert(&key("c"), &[]))));
+    assert!(may_grow(&entry(|encoder| encoder.upsert::<Value>(&key("c"), &[]))));
     let (collection, slot, generation) = (ORIGIN.collection, ORIGIN.slot, ORIGIN.generation);
     let others = [
         fence(collection, slot, generation),

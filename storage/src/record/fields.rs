@@ -1,4 +1,4 @@
-//! The fields that one sync has in a record, or that a patch sets: a list of ids and values.
+//! The fields that one sync has in a record, or that a patch sets or takes out: a list of ids and values.
 //!
 //! ```text
 //! fields := run*
@@ -45,6 +45,21 @@ impl<'a> Fields<'a> {
             value.check()?;
             if value.interned().is_some_and(|id| pools.text(field, id).is_none()) {
                 return Err(Malformed("an interned text is not in its field's pool"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the fields of a patch: texts as they are, and perhaps nothing in place of a value.
+    pub(crate) fn check_patch(bytes: &'a [u8]) -> Result<(), Malformed> {
+        let mut fields = Self::new(bytes);
+        while let Some((_, value)) = fields.step()? {
+            if value.is_nothing() {
+                continue;
+            }
+            value.check()?;
+            if value.interned().is_some() {
+                return Err(Malformed("a patch has an interned text"));
             }
         }
         Ok(())
@@ -105,8 +120,8 @@ impl<'a> FieldsWriter<'a> {
     }
 }
 
-/// Appends to `out` the fields of both lists, `patch` winning where both have one, its texts interned. Tells whether that
-/// changes any value in `old`.
+/// Appends to `out` the fields of both lists, `patch` winning where both have one, its texts interned, without those that
+/// it takes out. Tells whether that changes any value in `old`.
 pub(crate) fn merge(old: &[u8], patch: &[u8], interner: &mut Interner, out: &mut Vec<u8>) -> Result<bool, Malformed> {
     let (mut old, mut patch) = (Fields::new(old), Fields::new(patch));
     let mut writer = FieldsWriter::new(out);
@@ -120,10 +135,14 @@ pub(crate) fn merge(old: &[u8], patch: &[u8], interner: &mut Interner, out: &mut
             }
             (_, Some((id, value))) => {
                 let before = kept.filter(|(same, _)| *same == id).map(|(_, value)| value.bytes);
-                let stored = interner.intern(id, value, before).unwrap_or(value.bytes);
-                writer.field(id).extend_from_slice(stored);
-                // What is there may be the same text from before there was a pool, or from when it was not full.
-                changed |= before != Some(stored) && before != Some(value.bytes);
+                if value.is_nothing() {
+                    changed |= before.is_some();
+                } else {
+                    let stored = interner.intern(id, value, before).unwrap_or(value.bytes);
+                    writer.field(id).extend_from_slice(stored);
+                    // What is there may be the same text from before there was a pool, or from when it was not full.
+                    changed |= before != Some(stored) && before != Some(value.bytes);
+                }
                 if before.is_some() {
                     kept = old.step()?;
                 }
@@ -142,7 +161,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::super::intern;
-    use super::super::value::{encode, tests::any_value};
+    use super::super::value::{encode, put_nothing, tests::any_value};
     use super::*;
 
     pub(crate) fn write(fields: &BTreeMap<u16, Value>) -> Vec<u8> {
@@ -239,6 +258,35 @@ pub(crate) mod tests {
             let changed = merge(&write(&old), &write(&patch), &mut Interner::new(0), &mut out).unwrap();
             prop_assert_eq!(&out, &write(&reference));
             prop_assert_eq!(changed, reference != old);
+        }
+
+        #[test]
+        fn nothing_takes_a_field_out_and_is_no_value(
+            old in any_fields(), patch in proptest::collection::btree_map(0u16..12, proptest::option::of(any_value()), 0..8),
+        ) {
+            let (mut bytes, mut out) = (Vec::new(), Vec::new());
+            let mut writer = FieldsWriter::new(&mut bytes);
+            for (id, value) in &patch {
+                let out = writer.field(FieldId(*id));
+                match value {
+                    Some(value) => encode(value, out),
+                    None => put_nothing(out),
+                }
+            }
+            prop_assert_eq!(Fields::check_patch(&bytes), Ok(()));
+            prop_assert_eq!(Fields::check(&bytes, &Pools::none()).is_ok(), patch.values().all(Option::is_some));
+            let mut reference = old.clone();
+            for (id, value) in patch {
+                match value {
+                    Some(value) => reference.insert(id, value),
+                    None => reference.remove(&id),
+                };
+            }
+            let changed = merge(&write(&old), &bytes, &mut Interner::new(0), &mut out).unwrap();
+            prop_assert_eq!(&out, &write(&reference));
+            prop_assert_eq!(changed, reference != old);
+            let mut again = Vec::new();
+            prop_assert_eq!(merge(&out, &bytes, &mut Interner::new(0), &mut again), Ok(false));
         }
 
         #[test]

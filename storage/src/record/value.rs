@@ -4,7 +4,7 @@
 //!
 //! | kind | content | `s` | payload |
 //! | --- | --- | --- | --- |
-//! | 0 | constant | 0 null, 1 false, 2 true | none |
+//! | 0 | constant | 0 null, 1 false, 2 true, 3 nothing: only in patches, takes the field out of the record | none |
 //! | 1 | integer | 0 to 8 | `s` bytes: the folded number, little-endian, without zero bytes at its end |
 //! | 2 | integer above `i64::MAX` | 8 | 8 bytes, little-endian |
 //! | 3 | double | 0 to 8 | `s` bytes: its IEEE 754 bits, big-endian, without zero bytes at their end |
@@ -53,6 +53,9 @@ pub(super) const LIST: u8 = 12;
 pub(super) const STRUCT: u8 = 13;
 pub(super) const INTERNED: u8 = 14;
 
+/// The size of the constant that stands for no value.
+const NOTHING: u8 = 3;
+
 /// The scale of most money.
 const CENTS_SCALE: u8 = 2;
 /// The size that says that a length follows, or that a mantissa has 16 bytes.
@@ -97,6 +100,11 @@ pub(crate) fn encode(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends what stands in a patch for a field that is to be taken out of the record.
+pub(crate) fn put_nothing(out: &mut Vec<u8>) {
+    out.push(tag(CONSTANT, NOTHING));
+}
+
 /// Appends the encoding of a text that has this id in its field's pool.
 pub(crate) fn put_interned(id: u32, out: &mut Vec<u8>) {
     put_trimmed(INTERNED, id.into(), out);
@@ -129,6 +137,11 @@ impl<'a> Encoded<'a> {
 
     fn size(self) -> u8 {
         self.bytes[0] & 15
+    }
+
+    /// True of what [`put_nothing`] writes, which [`Encoded::check`] refuses: it is no value.
+    pub(crate) fn is_nothing(self) -> bool {
+        self.bytes == [tag(CONSTANT, NOTHING)]
     }
 
     /// The bytes of the text, if it is one that is not interned.

@@ -216,7 +216,7 @@ fn dead_records_behind_the_last_live_one_are_passed_over() {
     rig.write(0, &[(0, 10)]);
     let dead: Vec<_> = (1..9).collect();
     rig.write(0, &dead.iter().map(|number| (*number, 10)).collect::<Vec<_>>());
-    rig.patch(other, 0, |encoder| dead.iter().for_each(|number| encoder.upsert(&key(*number), &[])));
+    rig.patch(other, 0, |encoder| dead.iter().for_each(|number| encoder.upsert::<Value>(&key(*number), &[])));
     rig.delete(&dead);
     rig.patch(other, 0, |encoder| dead.iter().for_each(|number| encoder.delete(&key(*number))));
     rig.shard.state.clean_all();

@@ -173,7 +173,7 @@ impl Pair {
         for slot in (0..3).map(SyncSlot) {
             let origin = PatchOrigin { collection: COLLECTIONS[0], slot, generation: Generation(0), seq: 99, at: 0 };
             let text = |number: u32| Value::String(TEXTS[number as usize % 4].into());
-            let fields = |number| vec![(FieldId(u16::from(slot.0)), text(number))];
+            let fields = |number| vec![(FieldId(u16::from(slot.0)), Some(text(number)))];
             let patch = |number| (format!("key-{slot}"), Change::Upsert(fields(number)));
             self.run(Op::Batch { origin, patches: (missing..1024).map(patch).collect(), from: 0 });
         }
@@ -228,6 +228,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         any::<bool>().prop_map(Value::Bool),
     ];
     // Slots own fields by the remainder of their id, see `any_op`.
+    let value = proptest::option::weighted(0.8, value);
     let fields = proptest::collection::vec((0u16..5, value), 0..4);
     prop_oneof![
         6 => fields.prop_map(|fields| Change::Upsert(fields.into_iter().map(|(id, v)| (FieldId(id), v)).collect())),
@@ -321,7 +322,7 @@ fn clears_beyond_what_a_group_can_count_stay_clears() {
     for round in 0..600u32 {
         let at = 1_000_000 * i64::from(round);
         let origin = PatchOrigin { collection, slot, generation: Generation(1), seq: round, at };
-        let set = |id: u16| Change::Upsert(vec![(FieldId(id), Value::Int(round.into()))]);
+        let set = |id: u16| Change::Upsert(vec![(FieldId(id), Some(Value::Int(round.into())))]);
         let key = |number: u32| format!("key-{}", number % 12);
         pair.run(Op::Batch { origin, patches: vec![(key(round), set(0)), (key(round / 9), set(3))], from: 0 });
         let origin = PatchOrigin { slot: other, ..origin };

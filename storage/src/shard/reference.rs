@@ -73,7 +73,7 @@ impl Reference {
                 Change::Upsert(fields) => match record.and_then(|record| record.groups.get_mut(&origin.slot)) {
                     Some(group) => {
                         let before = group.fields.clone();
-                        group.fields.extend(fields.iter().cloned());
+                        set(&mut group.fields, fields);
                         (group.generation, group.seconds) = (origin.generation, origin.at.div_euclid(1_000_000));
                         if group.fields == before {
                             outcome.unchanged += 1;
@@ -83,11 +83,12 @@ impl Reference {
                     }
                     None => {
                         let record = collection.records.entry(key.clone()).or_default();
-                        let group = Group {
+                        let mut group = Group {
                             generation: origin.generation,
                             seconds: origin.at.div_euclid(1_000_000),
-                            fields: fields.iter().cloned().collect(),
+                            fields: BTreeMap::new(),
                         };
+                        set(&mut group.fields, fields);
                         record.groups.insert(origin.slot, group);
                         outcome.added += 1;
                     }
@@ -228,6 +229,15 @@ impl Record {
             updated_at: group.seconds * 1_000_000,
         };
         (self.version, self.groups.iter().map(info).collect(), json)
+    }
+}
+
+fn set(fields: &mut BTreeMap<FieldId, Value>, patch: &[(FieldId, Option<Value>)]) {
+    for (id, value) in patch {
+        match value {
+            Some(value) => fields.insert(*id, value.clone()),
+            None => fields.remove(id),
+        };
     }
 }
 

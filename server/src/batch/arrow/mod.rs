@@ -1,7 +1,8 @@
 //! Batches as Arrow IPC streams: the column `_key`, perhaps `_op`, and one column for each field.
 //!
 //! A column that the sync does not own, or of a type that cannot be read, fails the whole body: it concerns every row.
-//! A cell that cannot be kept is a bad row. Every column is set in every row; null writes null.
+//! A cell that cannot be kept is a bad row. Every column is set in every row. Null writes null, unless the column's
+//! metadata say that it takes the field out of the record or leaves it as it is.
 
 mod cell;
 mod frames;
@@ -14,11 +15,11 @@ use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::{DataType, Field, Schema};
-use larder_types::api::{ARROW_JSON, KEY_COLUMN, OP_COLUMN};
+use larder_types::api::{ARROW_JSON, ARROW_NULLS, KEY_COLUMN, OP_COLUMN};
 use larder_types::error::ErrorCode;
 use larder_types::ids::FieldId;
 use larder_types::key::{Key, KeyError};
-use larder_types::patch::{Change, Op, Patch};
+use larder_types::patch::{Change, Nulls, Op, Patch};
 use larder_types::value::{Value, ValueType};
 
 use self::cell::Budget;
@@ -63,6 +64,8 @@ struct Column {
     kind: ValueType,
     /// Its texts hold JSON.
     is_json: bool,
+    /// What its nulls mean.
+    nulls: Nulls,
 }
 
 impl Columns {
@@ -107,8 +110,8 @@ impl Columns {
         batch: &RecordBatch,
         row: usize,
         budget: &mut Budget,
-    ) -> Result<Vec<(FieldId, Value)>, Fault> {
-        let value_of = |column: &Column| {
+    ) -> Result<Vec<(FieldId, Option<Value>)>, Fault> {
+        let mut value_of = |column: &Column| {
             let in_field = |fault: Fault| fault.in_field(&column.name);
             let value = cell::read(batch.column(column.at).as_ref(), row, budget).map_err(in_field)?;
             let value = match value {
@@ -117,9 +120,14 @@ impl Columns {
                 }
                 other => other,
             };
-            Ok((column.id, convert(value, column.kind, &column.name)?))
+            let value = convert(value, column.kind, &column.name)?;
+            Ok(match column.nulls {
+                Nulls::Skip if value == Value::Null => None,
+                Nulls::Clear if value == Value::Null => Some((column.id, None)),
+                _ => Some((column.id, Some(value))),
+            })
         };
-        self.fields.iter().map(value_of).collect()
+        self.fields.iter().filter_map(|column| value_of(column).transpose()).collect()
     }
 }
 
@@ -150,7 +158,17 @@ impl Column {
             return Err(ApiError::invalid(message));
         }
         let is_json = field.metadata().get(EXTENSION).is_some_and(|extension| extension == ARROW_JSON);
-        Ok(Self { at, name: name.into(), id, kind, is_json })
+        let nulls = match field.metadata().get(ARROW_NULLS) {
+            None => Nulls::default(),
+            Some(word) => Nulls::parse(word).ok_or_else(|| {
+                let message = format!(
+                    "the column `{}` has the metadata `{ARROW_NULLS}`, which must be write, skip or clear",
+                    shown(name)
+                );
+                ApiError::invalid(message)
+            })?,
+        };
+        Ok(Self { at, name: name.into(), id, kind, is_json, nulls })
     }
 }
 

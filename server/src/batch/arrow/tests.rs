@@ -56,7 +56,7 @@ fn read_back(body: Vec<u8>) -> Vec<Result<Value, &'static str>> {
     let batch = StreamDecoder::new().decode(&mut rest).unwrap().unwrap();
     let columns = Columns::of(&batch.schema(), &fields).unwrap();
     let read = |row| match columns.read(&batch, row) {
-        Row::Good(Patch { change: Change::Upsert(mut fields), .. }) => Ok(fields.remove(0).1),
+        Row::Good(Patch { change: Change::Upsert(mut fields), .. }) => Ok(fields.remove(0).1.unwrap()),
         Row::Good(other) => panic!("{other:?}"),
         Row::Bad { fault, .. } => Err(fault.code),
     };
@@ -218,6 +218,33 @@ fn json_texts_become_what_they_say() {
     let batch = RecordBatch::try_new(Arc::new(schema), vec![keys(4), texts]).unwrap();
     let expected = [Ok(json("[1.50]")), Ok(text("s")), Ok(Value::Null), Err("invalid_value")];
     assert_eq!(read_back(stream_of(&[batch], None)), expected);
+}
+
+#[test]
+fn nulls_of_a_column_mean_what_its_metadata_say() {
+    let (collection, sync) = collection(&[("n", ValueType::Int), ("x", ValueType::Any)]);
+    let fields = SyncFields::new(&collection, &sync);
+    let columns = |word: &str| {
+        let metadata = HashMap::from([(ARROW_NULLS.to_owned(), word.to_owned())]);
+        let field = Field::new("x", DataType::Int64, true).with_metadata(metadata);
+        let schema = Schema::new(vec![Field::new("_key", DataType::Utf8, false), field]);
+        let batch =
+            RecordBatch::try_new(Arc::new(schema), vec![keys(2), Arc::new(Int64Array::from(vec![Some(1), None]))]);
+        let batch = batch.unwrap();
+        Columns::of(&batch.schema(), &fields).map(|columns| [columns.read(&batch, 0), columns.read(&batch, 1)])
+    };
+    let row = |key: &str, fields: Vec<(FieldId, Option<Value>)>| {
+        Row::Good(Patch { key: Key::new(key).unwrap(), change: Change::Upsert(fields) })
+    };
+    for (word, null) in
+        [("write", vec![(FieldId(2), Some(Value::Null))]), ("skip", vec![]), ("clear", vec![(FieldId(2), None)])]
+    {
+        let one = row("k0", vec![(FieldId(2), Some(Value::Int(1)))]);
+        assert_eq!(columns(word).unwrap(), [one, row("k1", null)], "{word}");
+    }
+    let error = columns("drop").unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidRequest);
+    assert!(error.message().contains("write, skip or clear"), "{}", error.message());
 }
 
 #[test]

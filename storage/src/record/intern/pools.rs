@@ -26,6 +26,7 @@ pub(crate) struct Text {
 
 impl Pools {
     /// No field has a text.
+    #[cfg(test)]
     pub(crate) const fn none() -> Self {
         Self(Chunks::new())
     }

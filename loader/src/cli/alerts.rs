@@ -28,8 +28,8 @@ pub(super) enum AlertsCommand {
 
 pub(super) fn alerts(command: AlertsCommand) -> ExitClass {
     match command {
-        AlertsCommand::List(shown) => with_project(&shown.project.project, |project| list(project, shown.json)),
-        AlertsCommand::Test { channel, project } => with_project(&project.project, |project| test(project, &channel)),
+        AlertsCommand::List(shown) => with_project(&shown.project, |project| list(project, shown.json)),
+        AlertsCommand::Test { channel, project } => with_project(&project, |project| test(project, &channel)),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct ExplainKeyCommand {
 
 /// Explains a key. Reads the whole query, and asks each cluster for the record.
 pub(super) fn explain_key(command: &ExplainKeyCommand) -> ExitClass {
-    with_project(&command.shown.project.project, |project| {
+    with_project(&command.shown.project, |project| {
         with_syncs(project, std::slice::from_ref(&command.sync), |syncs| {
             let Some(sync) = syncs.first() else { return ExitClass::Config };
             match explain(project, &sync.name, &command.key) {

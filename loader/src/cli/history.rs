@@ -20,7 +20,7 @@ pub(super) struct HistoryCommand {
 
 /// Lists runs, the newest first.
 pub(super) fn history(command: &HistoryCommand) -> ExitClass {
-    with_project(&command.exported.project.project, |project| {
+    with_project(&command.exported.project, |project| {
         with_syncs(project, command.sync.as_slice(), |syncs| {
             let sync = command.sync.as_ref().and_then(|_| syncs.first()).map(|sync| &sync.name);
             match run::history(project, sync, command.limit) {

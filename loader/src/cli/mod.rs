@@ -8,6 +8,7 @@ mod alerts;
 mod approve;
 mod cancel;
 mod compile;
+mod completions;
 mod debug;
 mod drivers;
 mod explain_key;
@@ -32,7 +33,7 @@ mod tests;
 mod validate;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -40,7 +41,7 @@ use larder_types::names::SyncName;
 use tracing_subscriber::EnvFilter;
 
 use crate::project::suggest::hint;
-use crate::project::{FileKind, Problem, Project, SyncSpec};
+use crate::project::{FileKind, Problem, Problems, Project, SyncSpec};
 use crate::run::{ExitClass, RunOptions};
 use output::{LogFormat, complain, say};
 
@@ -50,6 +51,7 @@ Exit codes:
   5 the sync is being run by another loader; `plan --detailed-exitcode`: 10 there are changes
 
 Environment:
+  LARDER_ENV    the environment of larder.yml, unless --env names one
   LARDER_LOG    what to log, for example `debug`; default `warn`, for `serve` `info`
   NO_COLOR      if not empty, no colours
   Every variable that the project's files name as ${NAME}.";
@@ -75,9 +77,21 @@ enum Command {
         /// The folder; made if it is not there.
         #[arg(default_value = ".")]
         dir: PathBuf,
+        /// Where the rows come from: `files`, which runs at once, `sqlite`, `postgresql`, `duckdb` or `snowflake`.
+        #[arg(long, value_name = "NAME", default_value = "files", value_parser = init::Template::parse)]
+        template: init::Template,
     },
     /// Check the whole project: its files, its sources, every column and template. Sends nothing.
-    Validate(InProject),
+    Validate {
+        /// Ask the cluster too: who owns the fields, which types they have, the primary index.
+        #[arg(long)]
+        online: bool,
+        /// Exit with 2 on warnings, for example of a secret that is written out.
+        #[arg(long)]
+        strict: bool,
+        #[command(flatten)]
+        place: InProject,
+    },
     /// Check that sources and destinations can be reached: drivers, logins, models, the cluster and its key.
     Debug {
         /// A source or destination; all of them if none is named.
@@ -175,11 +189,18 @@ enum Command {
         #[command(subcommand)]
         command: alerts::AlertsCommand,
     },
-    /// Print the JSON Schema of a kind of YAML file, for editors.
+    /// Print the JSON Schema of a kind of YAML file, or write those of all kinds into the project, for editors.
     Schema {
-        /// `larder`, `source` or `sync`.
+        /// `larder`, `source` or `sync`; none writes the files.
         #[arg(value_parser = schema::parse_kind)]
-        kind: FileKind,
+        kind: Option<FileKind>,
+        #[command(flatten)]
+        place: InProject,
+    },
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
     },
     /// Hold one driver for the loader that started this process.
     #[command(name = crate::source::adbc::WORKER_COMMAND, hide = true)]
@@ -199,6 +220,9 @@ struct InProject {
     /// The project's folder.
     #[arg(long, default_value = ".", value_name = "DIR")]
     project: PathBuf,
+    /// The environment of `larder.yml` to use; default LARDER_ENV.
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -236,41 +260,43 @@ fn dispatch(command: Command) -> ExitClass {
     match command {
         // Answered where the exit code is its own.
         Command::SourceWorker => ExitClass::Config,
-        Command::Init { dir } => init::init(&dir),
         Command::Alerts { command } => alerts::alerts(command),
-        Command::Schema { kind } => schema::schema(kind),
-        Command::Validate(place) => with_project(&place.project, validate::validate),
+        Command::Init { dir, template } => init::init(&dir, template),
+        Command::Schema { kind: Some(kind), .. } => schema::print(kind),
+        Command::Schema { kind: None, place } => schema::write(&place.project),
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Validate { online, strict, place } => {
+            with_project(&place, |project| validate::validate(project, validate::Depth { online, strict }))
+        }
         Command::Debug { name, shown } => {
-            with_project(&shown.project.project, |project| debug::debug(project, name.as_deref(), shown.json))
+            with_project(&shown.project, |project| debug::debug(project, name.as_deref(), shown.json))
         }
         Command::Drivers { command } => drivers::drivers(command),
-        Command::Compile { sync, shown } => with_project(&shown.project.project, |project| {
+        Command::Compile { sync, shown } => with_project(&shown.project, |project| {
             with_sync(project, sync, |sync| compile::compile(project, sync, shown.json))
         }),
-        Command::Preview { sync, limit, key, shown } => with_project(&shown.project.project, |project| {
+        Command::Preview { sync, limit, key, shown } => with_project(&shown.project, |project| {
             let wanted = preview::Wanted { limit, key };
             with_sync(project, sync, |sync| preview::preview(project, sync, &wanted, shown.json))
         }),
         Command::Plan(command) => plan::plan(&command),
-        Command::Run(arguments) => with_project(&arguments.shown.project.project, |project| {
+        Command::Run(arguments) => with_project(&arguments.shown.project, |project| {
             with_syncs(project, &arguments.syncs, |syncs| arguments.run(project, syncs))
         }),
-        Command::Resync { sync, accept_removals, shown } => with_project(&shown.project.project, |project| {
+        Command::Resync { sync, accept_removals, shown } => with_project(&shown.project, |project| {
             let cancel = interrupt::cancelled_by_signals();
             let options = RunOptions { full: true, accept_removals, cancel, ..RunOptions::default() };
             with_sync(project, sync, |sync| run::run(project, sync, &options, shown.json))
         }),
-        Command::Retry { run, shown } => {
-            with_project(&shown.project.project, |project| run::retry(project, &run, shown.json))
-        }
+        Command::Retry { run, shown } => with_project(&shown.project, |project| run::retry(project, &run, shown.json)),
         Command::Approve { run, at_once, shown } => {
-            with_project(&shown.project.project, |project| approve::approve(project, &run, at_once, shown.json))
+            with_project(&shown.project, |project| approve::approve(project, &run, at_once, shown.json))
         }
-        Command::Cancel { run, place } => with_project(&place.project, |project| cancel::cancel(project, &run)),
-        Command::Reset { sync, destination, place } => with_project(&place.project, |project| {
+        Command::Cancel { run, place } => with_project(&place, |project| cancel::cancel(project, &run)),
+        Command::Reset { sync, destination, place } => with_project(&place, |project| {
             with_sync(project, sync, |sync| reset::reset(project, sync, destination.as_deref()))
         }),
-        Command::Serve { listen, shown } => serve::serve(&shown.project.project, listen, shown.json),
+        Command::Serve { listen, shown } => serve::serve(&shown.project, listen, shown.json),
         Command::Schedule(command) => schedule::schedule(command),
         Command::History(command) => history::history(&command),
         Command::Requests(command) => requests::requests(&command),
@@ -281,13 +307,20 @@ fn dispatch(command: Command) -> ExitClass {
 }
 
 /// Loads the project, or says everything that is wrong with it.
-fn with_project(root: &Path, action: impl FnOnce(&Project) -> ExitClass) -> ExitClass {
-    match Project::load(root) {
+fn with_project(place: &InProject, action: impl FnOnce(&Project) -> ExitClass) -> ExitClass {
+    match place.load() {
         Ok(project) => {
             project.warnings.iter().for_each(|warning| complain(format_args!("warning: {warning}")));
             action(&project)
         }
         Err(problems) => refuse(&problems.0),
+    }
+}
+
+impl InProject {
+    fn load(&self) -> Result<Project, Problems> {
+        let environment = self.env.clone().or_else(|| std::env::var("LARDER_ENV").ok().filter(|name| !name.is_empty()));
+        Project::load(&self.project, environment.as_deref())
     }
 }
 
@@ -344,4 +377,16 @@ fn say_json(value: &impl serde::Serialize) {
         Ok(text) => say(text),
         Err(error) => complain(format_args!("error: the result cannot be written as JSON: {error}")),
     }
+}
+
+/// The names of the templates of [`Command::Init`].
+#[cfg(test)]
+pub(crate) fn template_names() -> impl Iterator<Item = &'static str> {
+    init::TEMPLATES.iter().map(|template| template.name)
+}
+
+/// Writes a project by a template. Tells whether that worked.
+#[cfg(test)]
+pub(crate) fn write_template(folder: &std::path::Path, name: &str) -> bool {
+    init::Template::parse(name).is_ok_and(|template| init::init(folder, template) == ExitClass::Ok)
 }

@@ -39,7 +39,7 @@ struct Line<'a> {
 
 /// Plans the syncs one after the other. Exits as their run would, as far as that can be told beforehand.
 pub(super) fn plan(command: &PlanCommand) -> ExitClass {
-    with_project(&command.shown.project.project, |project| {
+    with_project(&command.shown.project, |project| {
         with_syncs(project, &command.syncs, |syncs| worst(syncs.iter().map(|sync| plan_one(project, sync, command))))
     })
 }
@@ -88,6 +88,9 @@ fn print(plan: &PlanReport) {
         say(format_args!("  {}", sample_line(sample)));
     }
     plan.rejections.iter().for_each(|rejection| say(format_args!("  {}", rejection_line(rejection))));
+    for (field, count) in &plan.replaced {
+        say(format_args!("  field `{field}`: {count} values cannot be made and are replaced, as its on_error says"));
+    }
     if plan.rows.removed > 0 {
         say(format_args!("  {} removed: on_exit is {}", rows(plan.rows.removed), plan.on_exit.as_str()));
     }

@@ -9,7 +9,7 @@ use super::output::{complain, say};
 use super::say_json;
 use crate::cancel::Cancel;
 use crate::mapping::column::{Column, is_supported};
-use crate::mapping::{self, Mapping};
+use crate::mapping::{self, Mapping, Replaced};
 use crate::project::{Project, SyncSpec};
 use crate::run::ExitClass;
 use crate::source;
@@ -143,14 +143,14 @@ impl<'a> View<'a> {
         let unreadable =
             |_| Fault { field: None, code: "invalid_value".to_owned(), message: "the row cannot be read".to_owned() };
         let cells = self.mapping.decode(&bytes).map_err(unreadable)?;
-        let values = self.mapping.fields(&cells).map_err(|error| Fault {
+        let values = self.mapping.fields(&cells, &mut Replaced::default()).map_err(|error| Fault {
             field: Some(error.field.to_string()),
             code: error.code.to_owned(),
             message: error.message,
         })?;
         let fields = self.mapping.declared().zip(values);
         Ok(fields
-            .map(|((name, kind), value)| {
+            .map(|((name, kind, _), value)| {
                 let kind = if kind.as_str() == "any" { value.kind().to_owned() } else { kind.as_str().to_owned() };
                 Cell::new(name.as_str(), &kind, Ok(value))
             })

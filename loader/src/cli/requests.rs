@@ -54,7 +54,7 @@ impl Status {
 
 /// Lists attempts in the order in which they ended.
 pub(super) fn requests(command: &RequestsCommand) -> ExitClass {
-    with_project(&command.exported.project.project, |project| match run::requests(project, &command.run) {
+    with_project(&command.exported.project, |project| match run::requests(project, &command.run) {
         Ok(mut entries) => {
             entries.retain(|entry| command.status.is_none_or(|status| status.is_of(entry)));
             command.exported.put(&entries, "no such request of this run is remembered", line)

@@ -27,7 +27,7 @@ enum RowStatus {
 /// Lists the rejected rows of a run, with their keys.
 pub(super) fn rows(command: &RowsCommand) -> ExitClass {
     let RowStatus::Rejected = command.status;
-    with_project(&command.exported.project.project, |project| match run::rejected(project, &command.run) {
+    with_project(&command.exported.project, |project| match run::rejected(project, &command.run) {
         Ok(rows) => {
             // With one destination its name says nothing.
             let is_shared = rows.iter().any(|row| row.destination != rows[0].destination);

@@ -68,8 +68,8 @@ struct Paused<'a> {
 
 pub(super) fn schedule(command: ScheduleCommand) -> ExitClass {
     match command.action {
-        Action::List(shown) => with_project(&shown.project.project, |project| finish(list(project, shown.json))),
-        Action::Next { syncs, count, shown } => with_project(&shown.project.project, |project| {
+        Action::List(shown) => with_project(&shown.project, |project| finish(list(project, shown.json))),
+        Action::Next { syncs, count, shown } => with_project(&shown.project, |project| {
             with_syncs(project, &syncs, |syncs| next(syncs, count.min(MAX_COUNT), shown.json))
         }),
         Action::Pause(named) => pause(&named, true),
@@ -128,7 +128,7 @@ fn next(syncs: &[&SyncSpec], count: usize, json: bool) -> ExitClass {
 }
 
 fn pause(named: &Named, is_paused: bool) -> ExitClass {
-    with_project(&named.shown.project.project, |project| {
+    with_project(&named.shown.project, |project| {
         with_syncs(project, &named.syncs, |syncs| finish(set_paused(project, syncs, is_paused, named.shown.json)))
     })
 }

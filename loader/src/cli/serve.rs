@@ -1,17 +1,15 @@
 //! `serve`: the daemon.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use super::output::{complain, say};
-use super::{refuse, say_json};
-use crate::project::Project;
+use super::{InProject, refuse, say_json};
 use crate::run::ExitClass;
 use crate::serve::{self, ServeError};
 
 /// Serves until the process is told to end. The first line of output is the address.
-pub(super) fn serve(root: &Path, listen: Option<SocketAddr>, json: bool) -> ExitClass {
-    let project = match Project::load(root) {
+pub(super) fn serve(place: &InProject, listen: Option<SocketAddr>, json: bool) -> ExitClass {
+    let project = match place.load() {
         Ok(project) => project,
         Err(problems) => return refuse(&problems.0),
     };
@@ -27,7 +25,7 @@ pub(super) fn serve(root: &Path, listen: Option<SocketAddr>, json: bool) -> Exit
             say(format_args!("listening on http://{address}, {syncs} syncs"));
         }
     };
-    match serve::serve(root, project, listen, listening) {
+    match serve::serve(&place.project, project, listen, listening) {
         Ok(()) => ExitClass::Ok,
         Err(error) => {
             complain(format_args!("error: {error}"));

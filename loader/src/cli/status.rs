@@ -30,7 +30,7 @@ pub(super) struct StatusCommand {
 
 /// Shows the syncs.
 pub(super) fn run(command: &StatusCommand) -> ExitClass {
-    with_project(&command.shown.project.project, |project| {
+    with_project(&command.shown.project, |project| {
         with_syncs(project, &command.syncs, |syncs| {
             let result = if command.watch {
                 watch(project, syncs, command.shown.json)

@@ -55,7 +55,7 @@ fn new_project_is_valid_and_its_model_gives_rows() {
     let dir = started(&folder.path().join("new"));
     assert_eq!(run(&["validate", "--project", &dir]), ExitClass::Ok);
 
-    let project = Project::load(Path::new(&dir)).unwrap();
+    let project = Project::load(Path::new(&dir), None).unwrap();
     let sync = project.syncs.values().next().unwrap();
     let stream = source::open(&project, &project.sources[&sync.source], &sync.model, &Cancel::default()).unwrap();
     assert!(mapping::compile(sync, &stream.schema).is_ok(), "the types of the rows do not suit the mapping");

@@ -16,7 +16,7 @@ use super::redact::Veil;
 use super::verdict::{Acknowledged, Facts, RowFact, verdict};
 use crate::cancel::Cancel;
 use crate::diff::hash::{HashSecret, RowHash};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Replaced};
 use crate::project::{DestinationName, Project, SyncSpec};
 use crate::run::{RejectedRow, RunError};
 use crate::state::requests::RequestEntry;
@@ -159,11 +159,11 @@ impl Case<'_> {
         let readable =
             columns.filter_map(|(column, cell)| Some((column.field.name().clone(), json(cell.as_ref().ok()?)?)));
         source.columns = readable.collect();
-        match self.mapping.fields(&cells) {
+        match self.mapping.fields(&cells, &mut Replaced::default()) {
             Ok(values) => {
                 let fields = self.mapping.declared().zip(&values);
                 source.fields =
-                    fields.filter_map(|((name, _), value)| Some((name.to_string(), json(value)?))).collect();
+                    fields.filter_map(|((name, ..), value)| Some((name.to_string(), json(value)?))).collect();
             }
             Err(error) => source.error = Some(format!("field `{}`: {} ({})", error.field, error.message, error.code)),
         }

@@ -5,16 +5,12 @@ use std::collections::BTreeMap;
 use arrow_schema::{Field, Schema};
 use larder_types::names::FieldName;
 use larder_types::value::{Value, ValueType};
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::column::{can_be_key, is_supported, opaque_type};
-use super::{Compiled, CompiledField, Mapping, Problem, SourceColumn, cell};
+use super::outline::Outline;
+use super::{Compiled, CompiledField, Mapping, Problem, SourceColumn, constants};
 use crate::liquid::Template;
 use crate::project::{Expression, SyncSpec};
-
-/// Raised whenever the same mapping would make other fields of the same row than before, so that all rows are sent
-/// again: a change in the rules of conversion, in a filter, or in how columns are read.
-const MAPPING_RULES: u32 = 3;
 
 /// Most column names that a message lists.
 const MAX_LISTED: usize = 40;
@@ -43,20 +39,14 @@ impl<'a> Compilation<'a> {
 
     pub(super) fn finish(mut self) -> Result<Mapping, Vec<Problem>> {
         let spec = self.spec;
-        let key = self.find(None, &spec.key, "the key column");
-        if let Some(key) = key.as_ref().filter(|key| !can_be_key(&key.field)) {
-            let kind = key.field.data_type();
-            self.problem(
-                None,
-                format!("the key column `{}` has the type {kind}, which is no key; cast it in SQL", spec.key),
-            );
-        }
+        let key: Vec<Option<SourceColumn>> = spec.key.columns().iter().map(|name| self.key_column(name)).collect();
         let mut drafts = Vec::with_capacity(spec.fields.len());
         for field in &spec.fields {
             if let Some(draft) = self.draft(&field.name, &field.from, field.kind) {
                 drafts.push((field, draft));
             }
         }
+        let key: Option<Vec<SourceColumn>> = key.into_iter().collect();
         let (Some(key), true) = (key, self.problems.is_empty()) else { return Err(self.problems) };
         let places: BTreeMap<&str, usize> = self.used.keys().map(String::as_str).zip(0..).collect();
         let fields = drafts
@@ -65,10 +55,23 @@ impl<'a> Compilation<'a> {
                 name: field.name.clone(),
                 kind: field.kind,
                 from: place(draft, &places),
+                nulls: field.nulls,
+                on_error: field.on_error.clone(),
             })
             .collect();
+        let outline = Outline::of(spec, self.used.keys().cloned().collect());
         let columns = self.used.into_values().collect();
-        Ok(Mapping { key, columns, fields, fingerprint: fingerprint(spec) })
+        Ok(Mapping { key, separator: spec.key.separator(), columns, fields, outline })
+    }
+
+    fn key_column(&mut self, name: &str) -> Option<SourceColumn> {
+        let column = self.find(None, name, "the key column")?;
+        if can_be_key(&column.field) {
+            return Some(column);
+        }
+        let kind = column.field.data_type();
+        self.problem(None, format!("the key column `{name}` has the type {kind}, which is no key; cast it in SQL"));
+        None
     }
 
     fn problem(&mut self, field: Option<&FieldName>, message: String) {
@@ -148,8 +151,13 @@ impl<'a> Compilation<'a> {
         }
     }
 
+    fn known_constants(&self) -> String {
+        let paths: Vec<String> = constants(self.spec).into_iter().map(|(path, _)| format!("`{path}`")).collect();
+        paths.join(", ")
+    }
+
     fn template(&mut self, field: &FieldName, text: &str) -> Option<Draft> {
-        let template = match Template::parse(text, &[]) {
+        let template = match Template::parse(text, &constants(self.spec)) {
             Ok(template) => template,
             Err(problem) => {
                 self.problem(Some(field), format!("its template is not valid Liquid: {problem}"));
@@ -158,8 +166,9 @@ impl<'a> Compilation<'a> {
         };
         let before = self.problems.len();
         for name in template.undefined() {
-            let advice = match name {
-                "row" => "`row` can only be used as row.column or row['column']".to_owned(),
+            let advice = match name.split_once('.').unwrap_or((name, "")) {
+                ("row", "") => "`row` can only be used as row.column or row['column']".to_owned(),
+                ("vars" | "sync", _) => format!("there is no `{name}`; there is {}", self.known_constants()),
                 _ => format!("unknown variable `{name}`; a column is written row.{name} or row['{name}']"),
             };
             self.problem(Some(field), format!("its template cannot work: {advice}"));
@@ -197,49 +206,4 @@ fn known_columns(schema: &Schema) -> String {
     let names: Vec<&str> = schema.fields().iter().take(MAX_LISTED).map(|field| field.name().as_str()).collect();
     let more = schema.fields().len().saturating_sub(MAX_LISTED);
     if more == 0 { names.join(", ") } else { format!("{}, and {more} more", names.join(", ")) }
-}
-
-fn fingerprint(spec: &SyncSpec) -> u128 {
-    let mut bytes = MAPPING_RULES.to_le_bytes().to_vec();
-    put_text(&spec.key, &mut bytes);
-    for field in &spec.fields {
-        put_text(field.name.as_str(), &mut bytes);
-        put_text(field.kind.as_str(), &mut bytes);
-        put_expression(&field.from, &mut bytes);
-    }
-    xxh3_128(&bytes)
-}
-
-fn put_text(text: &str, out: &mut Vec<u8>) {
-    cell::put(&Ok(Value::String(text.to_owned())), out);
-}
-
-fn put_expression(expression: &Expression, out: &mut Vec<u8>) {
-    match expression {
-        Expression::Column(name) => {
-            out.push(b'c');
-            put_text(name, out);
-        }
-        Expression::Constant(value) => {
-            out.push(b'v');
-            cell::put(&Ok(value.clone()), out);
-        }
-        Expression::Template(text) => {
-            out.push(b't');
-            put_text(text, out);
-        }
-        Expression::Object(members) => {
-            out.push(b'o');
-            for (name, member) in members {
-                put_text(name, out);
-                put_expression(member, out);
-            }
-            out.push(b'.');
-        }
-        Expression::List(items) => {
-            out.push(b'l');
-            items.iter().for_each(|item| put_expression(item, out));
-            out.push(b'.');
-        }
-    }
 }

@@ -9,8 +9,12 @@ pub(crate) mod cell;
 pub(crate) mod column;
 mod compile;
 #[cfg(test)]
+pub(crate) mod option_tests;
+mod outline;
+#[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use arrow_array::RecordBatch;
@@ -18,12 +22,14 @@ use arrow_schema::{ArrowError, Field, Schema};
 use larder_types::json::Fragment;
 use larder_types::key::{Key, KeyError};
 use larder_types::names::{FieldName, SyncName};
+use larder_types::patch::Nulls;
 use larder_types::value::{Value, ValueType};
 
 use self::cell::{Cell, NotARow};
 use self::column::Column;
+use self::outline::Outline;
 use crate::liquid::{Failure, Row, Template};
-use crate::project::SyncSpec;
+use crate::project::{KeySpec, Model, OnError, SyncSpec};
 
 /// Something wrong with a sync's mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +53,13 @@ impl fmt::Display for Problem {
 
 /// A compiled mapping.
 pub struct Mapping {
-    key: SourceColumn,
+    key: Vec<SourceColumn>,
+    /// What stands between the parts of a key of several columns.
+    separator: char,
     /// Ordered by name: the order of cells in a row's bytes.
     columns: Vec<SourceColumn>,
     fields: Vec<CompiledField>,
-    fingerprint: u128,
+    outline: Outline,
 }
 
 /// A column of the source.
@@ -67,6 +75,36 @@ struct CompiledField {
     name: FieldName,
     kind: ValueType,
     from: Compiled,
+    nulls: Nulls,
+    on_error: OnError,
+}
+
+/// How often fields took the value of their `on_error`, in rows that were not rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Replaced(pub(crate) BTreeMap<FieldName, u64>);
+
+impl Replaced {
+    fn count(&mut self, field: &FieldName, times: u64) {
+        *self.0.entry(field.clone()).or_default() += times;
+    }
+
+    /// Adds the counts of other rows.
+    pub(crate) fn append(&mut self, other: &Self) {
+        other.0.iter().for_each(|(field, times)| self.count(field, *times));
+    }
+}
+
+/// What templates read beside the row, by path: the variables of the sync and what is known of the sync itself.
+/// Nothing that changes from run to run is among it: a row must become the same fields in every run.
+pub(crate) fn constants(spec: &SyncSpec) -> Vec<(String, Value)> {
+    let text = |text: &str| Value::String(text.to_owned());
+    let model = match &spec.model {
+        Model::Sql { name, .. } => name,
+        Model::Table(table) => table,
+    };
+    let variables = spec.variables.iter().map(|(name, value)| (format!("vars.{name}"), value.clone()));
+    let of_sync = [("name", spec.name.as_str()), ("model", model), ("collection", spec.collection.as_str())];
+    variables.chain(of_sync.into_iter().map(|(name, value)| (format!("sync.{name}"), text(value)))).collect()
 }
 
 enum Compiled {
@@ -111,19 +149,19 @@ impl Mapping {
 
     /// Whether the key or a field is made from the column at this place of the source's batches.
     pub(crate) fn uses(&self, index: usize) -> bool {
-        self.key.index == index || self.columns.iter().any(|column| column.index == index)
+        self.key.iter().any(|column| column.index == index) || self.columns.iter().any(|column| column.index == index)
     }
 
     /// Stands for the key column and all fields with their types and expressions: mappings that may give the same row
     /// different fields have different fingerprints.
     #[must_use]
     pub fn fingerprint(&self) -> u128 {
-        self.fingerprint
+        self.outline.fingerprint()
     }
 
-    /// The fields with their types, in order.
-    pub fn declared(&self) -> impl Iterator<Item = (&FieldName, ValueType)> {
-        self.fields.iter().map(|field| (&field.name, field.kind))
+    /// The fields in order, with their types and what nulls do to them.
+    pub fn declared(&self) -> impl Iterator<Item = (&FieldName, ValueType, Nulls)> {
+        self.fields.iter().map(|field| (&field.name, field.kind, field.nulls))
     }
 
     /// Makes the rows of a batch readable.
@@ -132,7 +170,11 @@ impl Mapping {
     /// When a column holds values that cannot be brought into one form; the source then sends what it did not announce.
     pub fn reader(&self, batch: &RecordBatch) -> Result<BatchReader, ArrowError> {
         let read = |column: &SourceColumn| Column::new(&column.field, batch.column(column.index));
-        Ok(BatchReader { key: read(&self.key)?, columns: self.columns.iter().map(read).collect::<Result<_, _>>()? })
+        Ok(BatchReader {
+            key: self.key.iter().map(read).collect::<Result<_, _>>()?,
+            separator: self.separator,
+            columns: self.columns.iter().map(read).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Reads back the bytes that [`BatchReader::encode`] wrote.
@@ -141,40 +183,53 @@ impl Mapping {
         if bytes.is_empty() { Ok(cells) } else { Err(NotARow) }
     }
 
-    /// The fields of a row, in order, in their declared types.
+    /// The fields of a row, in order, in their declared types. What took the place of values that could not be made is
+    /// counted.
     ///
     /// # Errors
     /// The first field that the row has no value for; the row is then to be rejected.
-    pub(crate) fn fields(&self, cells: &[Cell]) -> Result<Vec<Value>, FieldError> {
+    pub(crate) fn fields(&self, cells: &[Cell], replaced: &mut Replaced) -> Result<Vec<Value>, FieldError> {
         let scope = Scope { mapping: self, cells };
-        self.fields
-            .iter()
-            .map(|field| {
-                let error = |code, message: String| FieldError { field: field.name.clone(), code, message };
-                let value = scope.value(&field.from).map_err(|(code, message)| error(code, message))?;
-                let converted = value.convert(field.kind);
-                converted.map_err(|reason| error("type_mismatch", format!("holds {reason}")))
-            })
-            .collect()
+        let mut here = Vec::new();
+        let values = self.fields.iter().map(|field| match (scope.field(field), &field.on_error) {
+            (Ok(value), _) => Ok(value),
+            (Err(_), OnError::Use(value)) => {
+                here.push(&field.name);
+                Ok(value.clone())
+            }
+            (Err((code, message)), OnError::Reject) => Err(FieldError { field: field.name.clone(), code, message }),
+        });
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        here.into_iter().for_each(|field| replaced.count(field, 1));
+        Ok(values)
     }
 }
 
 /// The rows of one batch.
 pub struct BatchReader {
-    key: Column,
+    key: Vec<Column>,
+    separator: char,
     columns: Vec<Column>,
 }
 
 impl BatchReader {
-    /// The primary key of a row.
+    /// The primary key of a row, see [`KeySpec`] for the key of several columns.
     ///
     /// # Errors
-    /// When the cell holds nothing that can be a key.
+    /// When one of its cells holds nothing that can be a key, or all together are too long.
     pub fn key(&self, row: usize) -> Result<Key, KeyError> {
-        match self.key.cell(row) {
+        let part = |column: &Column| match column.cell(row) {
             Ok(value) => Key::from_value(&value),
             Err(_) => Err(KeyError::Kind("value that cannot be read")),
+        };
+        if let [column] = self.key.as_slice() {
+            return part(column);
         }
+        let mut text = String::new();
+        for (place, column) in self.key.iter().enumerate() {
+            KeySpec::put_part(self.separator, place == 0, part(column)?.as_str(), &mut text);
+        }
+        Key::new(&text)
     }
 
     /// Appends the mapped cells of a row.
@@ -204,6 +259,12 @@ impl Row for TemplateRow<'_> {
 type Reason = (&'static str, String);
 
 impl Scope<'_> {
+    /// A field's value in its declared type.
+    fn field(&self, field: &CompiledField) -> Result<Value, Reason> {
+        let value = self.value(&field.from)?;
+        value.convert(field.kind).map_err(|reason| ("type_mismatch", format!("holds {reason}")))
+    }
+
     fn value(&self, from: &Compiled) -> Result<Value, Reason> {
         match from {
             Compiled::Column(at) => self.column(*at).cloned(),

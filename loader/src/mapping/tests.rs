@@ -1,6 +1,6 @@
 //! What rows become: tables of mappings, columns and templates.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::*;
 use crate::project::schedule::Schedule;
 use crate::project::{Expression, FieldMapping, Guard, Model, OnDuplicate};
 
-fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
+pub(super) fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
     SyncSpec {
         name: SyncName::new("users").unwrap(),
         file: PathBuf::from("syncs/users.yml"),
@@ -32,8 +32,9 @@ fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
         destinations: Vec::new(),
         fields: fields
             .into_iter()
-            .map(|(name, kind, from)| FieldMapping { name: FieldName::new(name).unwrap(), kind, from })
+            .map(|(name, kind, from)| FieldMapping::new(FieldName::new(name).unwrap(), kind, from))
             .collect(),
+        variables: BTreeMap::new(),
         on_exit: ExitMode::Keep,
         guard: Guard::default(),
         on_duplicate: OnDuplicate::Fail,
@@ -48,7 +49,7 @@ fn template(text: &str) -> Expression {
     Expression::Template(text.into())
 }
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let rows = columns[0].1.len();
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows as i64));
     let with_id = std::iter::once(("id", ids)).chain(columns);
@@ -59,7 +60,7 @@ fn mapped(spec: &SyncSpec, batch: &RecordBatch, row: usize) -> Result<Vec<Value>
     let mapping = compile(spec, &batch.schema()).map_err(|problems| panic!("{}", problems[0])).unwrap();
     let mut bytes = Vec::new();
     mapping.reader(batch).unwrap().encode(row, &mut bytes);
-    mapping.fields(&mapping.decode(&bytes).unwrap())
+    mapping.fields(&mapping.decode(&bytes).unwrap(), &mut Replaced::default())
 }
 
 /// The one row that the template tests read.

@@ -1,6 +1,6 @@
 //! What a project's files ask for, over simulated runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ fn project(dir: &Path, more: &str) -> Project {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    Project::load(dir).unwrap()
+    Project::load(dir, None).unwrap()
 }
 
 fn time(second: i64) -> Timestamp {
@@ -54,6 +54,7 @@ fn report(project: &Project) -> RunReport {
         bytes: acknowledged * 10,
         error: (outcome == Outcome::Failed).then(|| "the cluster is away".to_owned()),
         notes: Vec::new(),
+        replaced: BTreeMap::new(),
         rejections: Vec::new(),
     };
     RunReport {

@@ -645,7 +645,7 @@ mod tests {
     const CHANNELS: &str = "channels:\n  team: {type: slack, url: \"${SLACK}\"}\n  pager: {type: webhook, url: \"https://p.example\", secret: \"${KEY}\"}\n";
 
     fn parse(text: &str, sheet: &mut Sheet) -> Option<Node> {
-        sheet.parse(text, &|name| match name {
+        sheet.parse_with(text, &|name| match name {
             "SLACK" => Some("https://hooks.example/T0/token\n".to_owned()),
             "KEY" => Some("the secret".to_owned()),
             _ => None,

@@ -11,6 +11,7 @@ use larder_types::names::CollectionName;
 use serde::Serialize;
 
 use super::alerts::{self, Alerting};
+use super::environment;
 use super::keys::{Key, Section, Shape};
 use super::lineage::{self, Lineage};
 use super::log::{self, Redaction, Retention};
@@ -37,6 +38,8 @@ pub(super) static SETTINGS: Section = Section {
         Key::optional("cluster", Shape::Section(&CLUSTER), CLUSTER.about),
         Key::optional("clusters", Shape::Map(&Shape::Section(&CLUSTER)), "Several clusters, each by a name."),
         Key::optional("state", Shape::Text, "The folder for what the loader remembers. Default `.larder`."),
+        environment::ENV,
+        environment::environments(&ENVIRONMENT),
         Key::optional("schedule", Shape::Section(&schedule::DEFAULTS), schedule::DEFAULTS.about),
         Key::optional("serve", Shape::Section(&serve::SERVE), serve::SERVE.about),
         Key::optional("push", Shape::Section(&push::PUSH), push::PUSH.about),
@@ -47,6 +50,9 @@ pub(super) static SETTINGS: Section = Section {
     ],
     one_of: &["cluster", "clusters"],
 };
+
+/// What an environment may say: some of the same.
+static ENVIRONMENT: Shape = Shape::Part(&SETTINGS);
 
 static CLUSTER: Section = Section {
     what: "the cluster",

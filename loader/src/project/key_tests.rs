@@ -50,6 +50,7 @@ fn examples_of(shape: &Shape, depth: usize) -> Vec<String> {
         Shape::Span => "1m".to_owned(),
         Shape::Bool => "true".to_owned(),
         Shape::Count | Shape::Percent | Shape::Scalar | Shape::Anything => "1".to_owned(),
+        Shape::Null => "~".to_owned(),
         Shape::Word(words) => words[0].to_owned(),
         Shape::List(item) => format!("[{}]", examples_of(item, depth).join(", ")),
         Shape::Map(value) => {
@@ -62,6 +63,7 @@ fn examples_of(shape: &Shape, depth: usize) -> Vec<String> {
         }
         Shape::Section(section) if depth < 5 => return examples(section, depth + 1),
         Shape::Section(_) => "x".to_owned(),
+        Shape::Part(_) => "{}".to_owned(),
         // The last is the most detailed.
         Shape::Either(shapes) => return examples_of(shapes.last().unwrap(), depth),
     };

@@ -57,6 +57,8 @@ pub(crate) enum Shape {
     Span,
     /// A text, a number, a truth value or null.
     Scalar,
+    /// Null, as YAML writes it without quotes.
+    Null,
     /// Any YAML.
     Anything,
     /// One of these words.
@@ -67,6 +69,8 @@ pub(crate) enum Shape {
     Map(&'static Self),
     /// A mapping with these keys.
     Section(&'static Section),
+    /// A mapping with some of these keys, none of them required, and so on within.
+    Part(&'static Section),
     /// A mapping whose keys depend on the word that one of them holds.
     Variant(&'static Variant),
     /// Any one of these.

@@ -101,7 +101,7 @@ mod tests {
 
     fn lineage(text: &str) -> (Option<Lineage>, String) {
         let mut sheet = Sheet::new(Path::new("larder.yml"));
-        let node = sheet.parse(text, &|name| (name == "KEY").then(|| "the-secret\n".to_owned()));
+        let node = sheet.parse_with(text, &|name| (name == "KEY").then(|| "the-secret\n".to_owned()));
         let lineage = node.and_then(|node| read(node, &mut sheet, &mut Vec::new()));
         let problems: Vec<String> = sheet.into_problems().iter().map(ToString::to_string).collect();
         (lineage, problems.join("\n"))

@@ -6,20 +6,26 @@ use std::path::{Path, PathBuf};
 
 use larder_types::names::SyncName;
 
+use super::cluster::Settings;
 use super::interpolate::Variables;
 use super::node::Node;
 use super::serve::Serve;
 use super::sheet::Sheet;
 use super::sync_file::Known;
 use super::{
-    DestinationName, Problem, Problems, Project, SourceSpec, SyncSpec, cluster, dbt, is_plain_name, schedule,
-    source_file, sync_file,
+    DestinationName, Problem, Problems, Project, SourceSpec, SyncSpec, cluster, dbt, environment, is_plain_name,
+    schedule, source_file, sync_file,
 };
 
 const SETTINGS_FILE: &str = "larder.yml";
 
-/// Loads the project in `root` with the given variables.
-pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Problems> {
+/// Loads the project in `root` as it is in `environment`, with the variables of the process.
+pub(super) fn load(
+    root: &Path,
+    environment: Option<&str>,
+    variables: &dyn Fn(&str) -> Option<String>,
+) -> Result<Project, Problems> {
+    let variables = Variables { environment: variables, fallback: BTreeMap::new(), root };
     let mut loading = Loading { root, variables, problems: Vec::new(), warnings: Vec::new() };
     if !root.join(SETTINGS_FILE).is_file() {
         let message = format!(
@@ -28,7 +34,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
         );
         return Err(Problems(vec![Problem::of_file(Path::new(SETTINGS_FILE), message)]));
     }
-    let settings = loading.sheet(Path::new(SETTINGS_FILE), |node, sheet| cluster::read(node, root, sheet));
+    let settings = loading.settings(environment);
     let (sources, limits) = loading.sources();
     let models = loading.models();
     let defaults = settings.as_ref().map(|settings| settings.schedule.clone()).unwrap_or_default();
@@ -57,6 +63,7 @@ pub(super) fn load(root: &Path, variables: Variables<'_>) -> Result<Project, Pro
     warnings.extend(schedule::over(&syncs, jiff::Timestamp::now()));
     Ok(Project {
         root: root.to_path_buf(),
+        environment: environment.map(str::to_owned),
         clusters: settings.clusters,
         state_dir: root.join(settings.state),
         sources: sources.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
@@ -79,11 +86,37 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    /// Reads `larder.yml` as it is in an environment. What it says of variables holds for all files read after it.
+    fn settings(&mut self, environment: Option<&str>) -> Option<Settings> {
+        let file = Path::new(SETTINGS_FILE);
+        let text = self.text(file)?;
+        let mut sheet = Sheet::new(file);
+        let chosen = sheet.parse(&text).and_then(|node| environment::choose(node, environment, &mut sheet));
+        let settings = chosen.and_then(|(mut node, names_state)| {
+            self.variables.fallback = environment::take_env(&mut node, &self.variables, &mut sheet);
+            let node = sheet.interpolate(node, &self.variables);
+            let mut settings = cluster::read(node, self.root, &mut sheet)?;
+            if let (Some(name), false) = (environment, names_state) {
+                // What one cluster has acknowledged says nothing about another.
+                settings.state.as_mut_os_string().push(format!("-{name}"));
+            }
+            Some(settings)
+        });
+        self.finish(sheet, settings)
+    }
+
     /// Reads one YAML file. `None` if anything in it is wrong.
     fn sheet<T>(&mut self, file: &Path, read: impl FnOnce(Node, &mut Sheet) -> Option<T>) -> Option<T> {
         let text = self.text(file)?;
         let mut sheet = Sheet::new(file);
-        let result = sheet.parse(&text, self.variables).and_then(|node| read(node, &mut sheet));
+        let result = sheet.parse(&text).and_then(|node| {
+            let node = sheet.interpolate(node, &self.variables);
+            read(node, &mut sheet)
+        });
+        self.finish(sheet, result)
+    }
+
+    fn finish<T>(&mut self, sheet: Sheet, result: Option<T>) -> Option<T> {
         let clean = sheet.is_clean();
         self.problems.extend(sheet.into_problems());
         result.filter(|_| clean)

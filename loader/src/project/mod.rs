@@ -15,9 +15,12 @@ pub(crate) mod alerts;
 mod cluster;
 mod dbt;
 pub(crate) mod driver;
+mod environment;
 mod expression;
+mod field;
 mod guard;
 mod interpolate;
+mod key;
 #[cfg(test)]
 mod key_tests;
 mod keys;
@@ -30,6 +33,8 @@ mod problem;
 pub mod push;
 pub mod schedule;
 mod schema;
+#[cfg(test)]
+mod schema_tests;
 pub mod serve;
 mod sheet;
 mod size;
@@ -40,19 +45,21 @@ mod sync_file;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod variable;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
-use larder_types::patch::ExitMode;
+use larder_types::patch::{ExitMode, Nulls};
 use larder_types::value::{Value, ValueType};
 
 pub use alerts::{AlertPolicy, Alerting};
 pub use cluster::DestinationName;
 pub use driver::DriverSource;
 pub use guard::{Guard, Limit};
+pub use key::KeySpec;
 pub use lineage::Lineage;
 pub use problem::{Problem, Problems};
 pub use schema::{FileKind, schema};
@@ -69,6 +76,8 @@ use self::serve::Serve;
 pub struct Project {
     /// The project's folder.
     pub root: PathBuf,
+    /// The environment that was chosen, if one was.
+    pub environment: Option<String>,
     /// The clusters that syncs may feed, by the name of the destination. There is one at least.
     pub clusters: BTreeMap<DestinationName, Cluster>,
     /// Where state is kept; relative paths were resolved against `root`.
@@ -94,12 +103,13 @@ pub struct Project {
 }
 
 impl Project {
-    /// Loads the project in a folder. Variables come from the environment.
+    /// Loads the project in a folder, as it is in one of its environments or, if none is named, by itself. Variables come
+    /// from the process.
     ///
     /// # Errors
     /// Everything that is wrong in any of its files, at once.
-    pub fn load(root: &Path) -> Result<Self, Problems> {
-        load::load(root, &|name| std::env::var(name).ok())
+    pub fn load(root: &Path, environment: Option<&str>) -> Result<Self, Problems> {
+        load::load(root, environment, &|name| std::env::var(name).ok())
     }
 }
 
@@ -242,8 +252,8 @@ pub struct SyncSpec {
     pub source: String,
     /// What it reads.
     pub model: Model,
-    /// The column that holds the primary key.
-    pub key: String,
+    /// The columns that hold the primary key.
+    pub key: KeySpec,
     /// Where it writes.
     pub collection: CollectionName,
     /// The clusters that it feeds, each once; one at least. All of the project's, unless the file says otherwise.
@@ -252,6 +262,8 @@ pub struct SyncSpec {
     pub primary_index: Option<IndexName>,
     /// The fields it owns, in order.
     pub fields: Vec<FieldMapping>,
+    /// Values by name, for templates: `{{ vars.name }}`.
+    pub variables: BTreeMap<String, Value>,
     /// What happens to rows that leave the query.
     pub on_exit: ExitMode,
     /// When a run is refused.
@@ -277,6 +289,27 @@ pub struct FieldMapping {
     pub kind: ValueType,
     /// Where its value comes from.
     pub from: Expression,
+    /// What a null does to the field.
+    pub nulls: Nulls,
+    /// What happens if there is no value.
+    pub on_error: OnError,
+}
+
+impl FieldMapping {
+    /// A field that writes nulls and whose errors reject the row.
+    #[must_use]
+    pub fn new(name: FieldName, kind: ValueType, from: Expression) -> Self {
+        Self { name, kind, from, nulls: Nulls::Write, on_error: OnError::Reject }
+    }
+}
+
+/// What happens to a row from which a field cannot be made: a value that does not convert, a template that fails.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OnError {
+    /// The row is rejected.
+    Reject,
+    /// The field takes this value, in its declared type, and that is counted. Null is one.
+    Use(Value),
 }
 
 /// Where a value comes from.

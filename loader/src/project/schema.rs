@@ -50,7 +50,7 @@ impl FileKind {
 #[must_use]
 pub fn schema(kind: FileKind) -> Value {
     let mut definitions = Definitions(BTreeMap::new());
-    let root = definitions.of(&kind.shape());
+    let root = definitions.of(&kind.shape(), false);
     let mut schema = Map::new();
     schema.insert("$schema".to_owned(), json!(DIALECT));
     schema.insert("title".to_owned(), json!(format!("Larder: {}", kind.as_str())));
@@ -65,7 +65,8 @@ pub fn schema(kind: FileKind) -> Value {
 struct Definitions(BTreeMap<String, Value>);
 
 impl Definitions {
-    fn of(&mut self, shape: &Shape) -> Value {
+    /// `part` is true within what is laid over something else, where nothing is required.
+    fn of(&mut self, shape: &Shape, part: bool) -> Value {
         match shape {
             Shape::Text => json!({ "type": "string" }),
             Shape::Span => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$|\\$\\{" }),
@@ -73,36 +74,42 @@ impl Definitions {
             Shape::Count => json!({ "type": "integer", "minimum": 0 }),
             Shape::Percent => json!({ "type": "number", "minimum": 0, "maximum": 100 }),
             Shape::Scalar => json!({ "type": ["string", "number", "boolean", "null"] }),
+            Shape::Null => json!({ "type": "null" }),
             Shape::Anything => json!({}),
             Shape::Word(words) => word(words),
-            Shape::List(item) => json!({ "type": "array", "items": self.of(item) }),
-            Shape::Map(value) => json!({ "type": "object", "additionalProperties": self.of(value) }),
-            Shape::Section(section) => self.reference(section),
+            Shape::List(item) => json!({ "type": "array", "items": self.of(item, part) }),
+            Shape::Map(value) => json!({ "type": "object", "additionalProperties": self.of(value, part) }),
+            Shape::Section(section) => self.reference(section, part),
+            Shape::Part(section) => self.reference(section, true),
             Shape::Variant(variant) => self.variant(variant),
-            Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(|shape| self.of(shape)).collect::<Vec<_>>() }),
+            Shape::Either(shapes) => {
+                json!({ "anyOf": shapes.iter().map(|shape| self.of(shape, part)).collect::<Vec<_>>() })
+            }
         }
     }
 
-    fn reference(&mut self, section: &'static Section) -> Value {
-        if !self.0.contains_key(section.id) {
-            self.0.insert(section.id.to_owned(), Value::Null);
-            let definition = self.section(section);
-            self.0.insert(section.id.to_owned(), definition);
+    fn reference(&mut self, section: &'static Section, part: bool) -> Value {
+        let id = if part { format!("part_of_{}", section.id) } else { section.id.to_owned() };
+        if !self.0.contains_key(&id) {
+            self.0.insert(id.clone(), Value::Null);
+            let definition = self.section(section, part);
+            self.0.insert(id.clone(), definition);
         }
-        json!({ "$ref": format!("#/$defs/{}", section.id) })
+        json!({ "$ref": format!("#/$defs/{id}") })
     }
 
-    fn section(&mut self, section: &'static Section) -> Value {
+    fn section(&mut self, section: &'static Section, part: bool) -> Value {
         let properties: Map<String, Value> = section
             .keys
             .iter()
             .map(|key| {
-                let mut property = self.of(&key.shape);
+                let mut property = self.of(&key.shape, part);
                 property["description"] = json!(key.about);
                 (key.name.to_owned(), property)
             })
             .collect();
-        let required: Vec<&str> = section.keys.iter().filter(|key| key.is_required).map(|key| key.name).collect();
+        let required: Vec<&str> =
+            section.keys.iter().filter(|key| key.is_required && !part).map(|key| key.name).collect();
         let mut definition = json!({
             "type": "object",
             "description": section.about,
@@ -110,7 +117,7 @@ impl Definitions {
             "required": required,
             "additionalProperties": false,
         });
-        if !section.one_of.is_empty() {
+        if !section.one_of.is_empty() && !part {
             let forms: Vec<Value> = section.one_of.iter().map(|key| json!({ "required": [key] })).collect();
             definition["oneOf"] = Value::Array(forms);
         }
@@ -125,13 +132,13 @@ impl Definitions {
             .iter()
             .map(|(word, section)| {
                 let is_case = json!({ "properties": { tag: { "const": word } }, "required": [tag] });
-                json!({ "if": is_case, "then": self.reference(section) })
+                json!({ "if": is_case, "then": self.reference(section, false) })
             })
             .collect();
         let mut tag_shape = word(&words);
         if let Some(other) = variant.other {
             let is_other = json!({ "properties": { tag: { "not": { "enum": words } } }, "required": [tag] });
-            cases.push(json!({ "if": is_other, "then": self.reference(other) }));
+            cases.push(json!({ "if": is_other, "then": self.reference(other, false) }));
             tag_shape = json!({ "anyOf": [{ "enum": words }, { "type": "string" }] });
         }
         json!({ "type": "object", "required": [tag], "properties": { tag: tag_shape }, "allOf": cases })

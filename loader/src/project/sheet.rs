@@ -3,6 +3,8 @@
 //! A reader returns `None` after it has reported why, so that the caller goes on and finds the next mistake too. Which
 //! keys a mapping may have is in its [`Section`]: keys that are unknown or missing are reported before any is read.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,15 +34,19 @@ impl Sheet {
         Self { file: file.to_path_buf(), problems: Vec::new() }
     }
 
-    /// Parses the file's text and puts the variables in.
-    pub(super) fn parse(&mut self, text: &str, variables: Variables<'_>) -> Option<Node> {
-        let mut node = match Node::parse(text) {
-            Ok(node) => node,
+    /// Parses the file's text.
+    pub(super) fn parse(&mut self, text: &str) -> Option<Node> {
+        match Node::parse(text) {
+            Ok(node) => Some(node),
             Err(error) => {
                 self.problems.push(Problem { file: self.file.clone(), line: error.line, message: error.message });
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    /// Puts the variables in.
+    pub(super) fn interpolate(&mut self, mut node: Node, variables: &Variables<'_>) -> Node {
         node.visit_mut(&mut |node| {
             let Content::Text { text, .. } = &node.content else { return };
             match interpolate(text, variables) {
@@ -51,7 +57,15 @@ impl Sheet {
                 }
             }
         });
-        Some(node)
+        node
+    }
+
+    /// Parses a file's text with these variables, for tests of one section.
+    #[cfg(test)]
+    pub(super) fn parse_with(&mut self, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<Node> {
+        let node = self.parse(text)?;
+        let variables = Variables { environment, fallback: BTreeMap::new(), root: Path::new(".") };
+        Some(self.interpolate(node, &variables))
     }
 
     /// Notes a mistake.

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use larder_types::names::{CollectionName, FieldName, IndexName, SyncName};
+use larder_types::names::{CollectionName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
-use larder_types::value::ValueType;
 
 use super::alerts::{self, Alerting};
-use super::expression::{FIELD_SHAPE, read_field};
+use super::field::{self, FIELD_SHAPE, NULLS_SHAPE, OfSync};
 use super::keys::{Key, Section, Shape, words};
 use super::node::Node;
 use super::schedule::{self, When};
-use super::sheet::{Fields, Sheet};
+use super::sheet::Sheet;
 use super::suggest::hint;
-use super::{DestinationName, Expression, FieldMapping, OnDuplicate, SourceSpec, SyncSpec, dbt, guard, model};
+use super::{DestinationName, OnDuplicate, SourceSpec, SyncSpec, dbt, guard, key, model, variable};
 
 const EXIT_MODES: [(&str, ExitMode); 3] =
     [("keep", ExitMode::Keep), ("clear", ExitMode::Clear), ("delete", ExitMode::Delete)];
@@ -48,12 +47,18 @@ pub(super) static SYNC: Section = Section {
         Key::optional("table", Shape::Text, "A table of the source, read as it is."),
         Key::optional("dbt", Shape::Section(&model::DBT), model::DBT.about),
         Key::optional("params", Shape::Map(&model::PARAM_SHAPE), "Values for the `:name` parameters of the model."),
-        Key::required("key", Shape::Text, "The column that holds the primary key."),
+        Key::required("key", key::KEY_SHAPE, "The column that holds the primary key, or several columns."),
         Key::required("collection", Shape::Text, "The collection to write to; the first run makes it."),
         Key::optional("primary_index", Shape::Text, "The name of the primary index, for lookups. Default `id`."),
         Key::optional("destinations", Shape::List(&Shape::Text), "The clusters to feed, by name. All if left out."),
         Key::optional("columns", Shape::List(&Shape::Text), "Columns that become fields of the same name."),
         Key::optional("fields", Shape::Map(&FIELD_SHAPE), "Fields, each with how it is made from a row."),
+        Key::optional("nulls", NULLS_SHAPE, "What nulls do in fields that do not say it themselves. Default `write`."),
+        Key::optional(
+            "variables",
+            Shape::Map(&Shape::Anything),
+            "Values by name: `{variable: name}`, `{{ vars.name }}`.",
+        ),
         Key::optional("on_exit", Shape::Word(&words(&EXIT_MODES)), "What becomes of rows that leave the query."),
         Key::optional("on_duplicate", Shape::Word(&words(&ON_DUPLICATE)), "What happens if a key comes twice."),
         Key::optional("guard", Shape::Section(&guard::GUARD), guard::GUARD.about),
@@ -68,10 +73,12 @@ pub(super) static SYNC: Section = Section {
 /// Reads a sync. What is missing or wrong is reported to `sheet`; the result is complete only if nothing was.
 pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, sheet: &mut Sheet) -> Option<SyncSpec> {
     let mut sync = sheet.fields(node, &SYNC)?;
-    let fields = read_fields(&mut sync, sheet);
+    let variables = sync.read("variables", sheet, variable::read).unwrap_or_default();
+    let nulls = sync.read("nulls", sheet, field::read_nulls).unwrap_or_default();
+    let fields = field::read(&mut sync, &OfSync { nulls, variables: &variables }, sheet);
     let source = sync.read("source", sheet, |node, sheet| read_source(node, known, sheet));
     let model = model::read(&mut sync, known, sheet);
-    let key = sync.read("key", sheet, |node, sheet| sheet.text(node, "key"));
+    let key = sync.read("key", sheet, key::read);
     let collection =
         sync.read("collection", sheet, |node, sheet| sheet.parsed(node, "collection", CollectionName::new));
     let primary_index =
@@ -105,6 +112,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         destinations,
         primary_index,
         fields,
+        variables,
         on_exit: on_exit.unwrap_or_default(),
         guard: guard.unwrap_or_default(),
         on_duplicate: on_duplicate.unwrap_or(OnDuplicate::Fail),
@@ -156,37 +164,4 @@ fn read_destinations(node: Option<Node>, known: &Known<'_>, sheet: &mut Sheet) -
         sheet.report(line, "`destinations` is empty: name one cluster at least, or leave the key out for all of them");
     }
     named
-}
-
-/// The fields in order: those of `columns` first, then those of `fields`.
-fn read_fields(sync: &mut Fields, sheet: &mut Sheet) -> Vec<FieldMapping> {
-    let (columns, fields, line) = (sync.take("columns"), sync.take("fields"), sync.line());
-    if columns.is_none() && fields.is_none() {
-        sheet.report(line, "the sync writes no field; give `columns` or `fields`");
-    }
-    let mut mappings: Vec<FieldMapping> = Vec::new();
-    let mut add = |mapping: FieldMapping, line: u32, sheet: &mut Sheet| {
-        if mappings.iter().any(|other| other.name == mapping.name) {
-            sheet.report(line, format!("field `{}` is given twice", mapping.name));
-        } else {
-            mappings.push(mapping);
-        }
-    };
-    for node in columns.and_then(|node| sheet.list(node, "columns")).into_iter().flatten() {
-        let line = node.line;
-        if let Some(name) = sheet.parsed(node, "columns", FieldName::new) {
-            let from = Expression::Column(name.as_str().to_owned());
-            add(FieldMapping { name, kind: ValueType::Any, from }, line, sheet);
-        }
-    }
-    for entry in fields.and_then(|node| sheet.entries(node, "fields")).into_iter().flatten() {
-        let line = entry.line;
-        if let Some(mapping) = read_field(entry, sheet) {
-            add(mapping, line, sheet);
-        }
-    }
-    if mappings.is_empty() && sheet.is_clean() {
-        sheet.report(line, "the sync writes no field; `columns` and `fields` are empty");
-    }
-    mappings
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use larder_types::json::Fragment;
 use larder_types::names::SyncName;
-use larder_types::patch::ExitMode;
+use larder_types::patch::{ExitMode, Nulls};
 use larder_types::value::{Value, ValueType};
 
 use super::load::load;
 use super::{
-    ClientCertificate, ColumnType, Expression, FileFormat, Guard, Limit, Model, OnDuplicate, Problems, Project,
-    SourceSpec, SyncSpec, TlsFiles, log::Retention,
+    ClientCertificate, ColumnType, Expression, FileFormat, Guard, Limit, Model, OnDuplicate, OnError, Problems,
+    Project, SourceSpec, SyncSpec, TlsFiles, log::Retention,
 };
 
 pub(super) const LARDER: &str = "cluster: {url: \"http://127.0.0.1:8080\", key: \"${KEY}\"}\n";
@@ -27,7 +27,7 @@ pub(super) fn try_load(files: &[(&str, &str)]) -> Result<Project, Problems> {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    load(folder.path(), &|name| (name == "KEY").then(|| "the secret".to_owned()))
+    load(folder.path(), None, &|name| (name == "KEY").then(|| "the secret".to_owned()))
 }
 
 pub(super) fn load_sync(text: &str) -> SyncSpec {
@@ -123,7 +123,7 @@ on_duplicate: skip
     let sync = &project.syncs[&SyncName::new("plane_usage").unwrap()];
     assert_eq!(sync.file, Path::new("syncs/plane_usage.yml"));
     assert_eq!(sync.model, Model::sql("usage", "SELECT 1 AS id"));
-    assert_eq!((sync.key.as_str(), sync.collection.as_str()), ("tailnum", "planes"));
+    assert_eq!((sync.key.to_string().as_str(), sync.collection.as_str()), ("tailnum", "planes"));
     assert_eq!(sync.primary_index.as_ref().map(|index| index.as_str()), Some("tail"));
     assert_eq!((sync.on_exit, sync.on_duplicate), (ExitMode::Clear, OnDuplicate::Skip));
     let max_removed = Limit { percent: 2.5, rows: 7 };
@@ -246,7 +246,18 @@ fn wrong_values_are_reported_with_file_line_and_key() {
         ("table: plnes", "source `warehouse` has no table `plnes`; did you mean `planes`?"),
         ("table: ~", "`table` must be a text, not nothing"),
         ("model: usage", "the sync has `model` and `table` at once; keep one"),
-        ("key: 5", "`key` must be a text, not an integer"),
+        ("key: 5", "`key` must be a column's name or a list of columns, not an integer"),
+        ("key: []", "`key` names no column"),
+        ("key: [a, a]", "`key` names the column `a` twice"),
+        ("key: {columns: [a, b], separator: x}", "`separator`: must be one of the characters :.-_"),
+        ("nulls: drop", "`nulls`: `drop` is unknown; known: `write`, `skip`, `clear`"),
+        ("variables: {a-b: 1}", "variable `a-b`: a name is of"),
+        ("fields: {f: {variable: regin}}", "the sync has no variable `regin`"),
+        ("fields: {f: {column: a, on_error: ignore}}", "`on_error`: `ignore` is unknown; known: `reject`, `null`"),
+        (
+            "fields: {f: {column: a, type: int, on_error: {default: x}}}",
+            "field `f`: the default is a string that cannot become a field of type int",
+        ),
         ("key: ''", "`key` must not be empty"),
         ("collection: a b", "`collection`: a collection name may not hold the character ' '"),
         ("primary_index: a/b", "`primary_index`: a name of an index may not hold"),
@@ -364,7 +375,7 @@ fn wrong_sources_and_settings_are_reported() {
 fn a_key_is_taken_without_its_line_end_and_refused_if_no_request_can_carry_it() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("larder.yml"), LARDER).unwrap();
-    let with_key = |key: &str| load(folder.path(), &|_| Some(key.to_owned()));
+    let with_key = |key: &str| load(folder.path(), None, &|_| Some(key.to_owned()));
     for (key, expected) in [("k-1\n", "k-1"), ("k-1 \r\n", "k-1"), ("\n", "")] {
         assert_eq!(with_key(key).unwrap().clusters.values().next().unwrap().key.0, expected);
     }
@@ -440,7 +451,7 @@ fn key_that_is_written_out_is_warned_about() {
 #[test]
 fn folder_without_a_project_is_told_from_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
-    let found = load(folder.path(), &|_| None).unwrap_err().to_string();
+    let found = load(folder.path(), None, &|_| None).unwrap_err().to_string();
     assert!(found.contains("larder-loader init"), "{found}");
 }
 
@@ -497,4 +508,68 @@ fn tables_may_be_of_a_schema() {
         assert!(problems.contains("`schema.table`"), "{table}: {problems}");
     }
     assert!(sync("users", "params: {a: 1}\n").unwrap_err().to_string().contains("a `table` has none"));
+}
+
+#[test]
+fn fields_say_what_nulls_and_errors_do() {
+    let sync = load_sync(&format!(
+        "{}nulls: skip\nvariables: {{region: north, rate: 1.5}}\nfields:\n  a: {{column: x, nulls: clear}}\n  \
+         b: {{column: y, type: int, on_error: {{default: \"7\"}}}}\n  c: {{column: z, on_error: null}}\n  \
+         d: {{variable: region, nulls: write}}\n  e: {{object: {{r: {{variable: rate}}}}}}\n",
+        SYNC.replace("key: tailnum", "key: {columns: [country, tailnum], separator: \".\"}")
+    ));
+    assert_eq!((sync.key.columns().len(), sync.key.separator()), (2, '.'));
+    let found: Vec<_> = sync.fields.iter().map(|field| (field.name.as_str(), field.nulls, &field.on_error)).collect();
+    let (int, null) = (OnError::Use(Value::Int(7)), OnError::Use(Value::Null));
+    let expected = [
+        ("model", Nulls::Skip, &OnError::Reject),
+        ("a", Nulls::Clear, &OnError::Reject),
+        ("b", Nulls::Skip, &int),
+        ("c", Nulls::Skip, &null),
+        ("d", Nulls::Write, &OnError::Reject),
+        ("e", Nulls::Skip, &OnError::Reject),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(sync.fields[4].from, Expression::Constant(Value::String("north".to_owned())));
+    let rate = ("r".to_owned(), Expression::Constant(Value::Float(1.5)));
+    assert_eq!(sync.fields[5].from, Expression::Object(vec![rate]));
+    assert_eq!(sync.variables.len(), 2);
+}
+
+#[test]
+fn an_environment_is_laid_over_the_settings() {
+    let yaml = r#"
+cluster: {url: "http://127.0.0.1:8080", key: "${KEY}"}
+env: {DB: dev.db, PORT: "1"}
+environments:
+  prod:
+    cluster: {url: "https://larder.example"}
+    env: {DB: "${KEY}.db"}
+  staging:
+    cluster: {key: "${STAGING_KEY}"}
+    state: elsewhere
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("larder.yml"), yaml).unwrap();
+    fs::create_dir(folder.path().join("sources")).unwrap();
+    fs::write(folder.path().join("sources/db.yml"), "driver: sqlite\npath: \"${DB}${PORT}\"\n").unwrap();
+    let load_in = |environment| load(folder.path(), environment, &|name| (name == "KEY").then(|| "k".to_owned()));
+    let of = |project: Project| {
+        let SourceSpec::Sqlite { path } = &project.sources["db"] else { panic!("not a database") };
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let cluster = project.clusters.values().next().unwrap();
+        (cluster.url.clone(), cluster.key.0.clone(), name(&project.state_dir), name(path))
+    };
+    let expected =
+        |url: &str, state: &str, path: &str| (url.to_owned(), "k".to_owned(), state.to_owned(), path.to_owned());
+    assert_eq!(of(load_in(None).unwrap()), expected("http://127.0.0.1:8080", ".larder", "dev.db1"));
+    assert_eq!(of(load_in(Some("prod")).unwrap()), expected("https://larder.example", ".larder-prod", "k.db1"));
+    let found = load_in(Some("staging")).unwrap_err().to_string();
+    assert_eq!(
+        found,
+        "larder.yml:9: the environment variable STAGING_KEY is not set; set it, or give a default: \
+         `${STAGING_KEY:-default}`"
+    );
+    let found = load_in(Some("prd")).unwrap_err().to_string();
+    assert!(found.contains("`environments` has no `prd`, which was chosen; did you mean `prod`?"), "{found}");
 }

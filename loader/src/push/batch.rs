@@ -6,7 +6,7 @@ use arrow_schema::ArrowError;
 use bytes::Bytes;
 use larder_types::limits::MAX_SEQ;
 use larder_types::names::FieldName;
-use larder_types::patch::Op;
+use larder_types::patch::{Nulls, Op};
 use larder_types::value::{Value, ValueType};
 
 use super::encode;
@@ -55,12 +55,12 @@ pub(crate) enum BatchError {
 /// Numbers and encodes batches. Shared by the thread that fills them and the one that splits them.
 #[derive(Debug)]
 pub(crate) struct Press {
-    fields: Vec<(FieldName, ValueType)>,
+    fields: Vec<(FieldName, ValueType, Nulls)>,
     next_seq: AtomicU32,
 }
 
 impl Press {
-    pub(crate) fn new(fields: Vec<(FieldName, ValueType)>) -> Self {
+    pub(crate) fn new(fields: Vec<(FieldName, ValueType, Nulls)>) -> Self {
         Self { fields, next_seq: AtomicU32::new(1) }
     }
 

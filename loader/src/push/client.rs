@@ -143,16 +143,7 @@ impl Client {
     /// # Errors
     /// When the cluster cannot be reached or refuses, or another sync owns a field.
     pub(crate) async fn look(&self, spec: &SyncSpec) -> Result<Known, PushError> {
-        let patience = RetryPolicy { budget: self.policy.budget.min(GREETING_BUDGET), ..self.policy };
-        let client = Self { policy: patience, ..self.clone() };
-        let what = "describe the collection";
-        let answer = match client.call(what, || self.http.get(&self.collection_url)).await {
-            Err(PushError::Refused { code, .. }) if code == ErrorCode::CollectionNotFound.as_str() => {
-                return Ok(Known::default());
-            }
-            answer => answer?,
-        };
-        let info: CollectionInfo = parse(&answer, what)?;
+        let Some(info) = self.describe().await? else { return Ok(Known::default()) };
         let is_ours = |field: &FieldInfo| spec.fields.iter().any(|ours| ours.name == field.name);
         if let Some(field) = info.fields.iter().find(|field| field.sync != spec.name && is_ours(field)) {
             return Err(PushError::FieldOwned { field: field.name.to_string(), owner: field.sync.to_string() });
@@ -172,6 +163,24 @@ impl Client {
             Ok(_) | Err(PushError::Refused { status: 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks what the collection is like; `None` if it is not there. A cluster that is away is not waited for as long as
+    /// within a run.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or refuses.
+    pub(crate) async fn describe(&self) -> Result<Option<CollectionInfo>, PushError> {
+        let patience = RetryPolicy { budget: self.policy.budget.min(GREETING_BUDGET), ..self.policy };
+        let client = Self { policy: patience, ..self.clone() };
+        let what = "describe the collection";
+        let answer = match client.call(what, || self.http.get(&self.collection_url)).await {
+            Err(PushError::Refused { code, .. }) if code == ErrorCode::CollectionNotFound.as_str() => {
+                return Ok(None);
+            }
+            answer => answer?,
+        };
+        parse(&answer, what).map(Some)
     }
 
     /// Makes sure that the collection and the sync exist as the project says.

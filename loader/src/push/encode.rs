@@ -16,10 +16,10 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use bytes::Bytes;
-use larder_types::api::{ARROW_JSON, KEY_COLUMN, OP_COLUMN};
+use larder_types::api::{ARROW_JSON, ARROW_NULLS, KEY_COLUMN, OP_COLUMN};
 use larder_types::decimal::Decimal;
 use larder_types::names::FieldName;
-use larder_types::patch::Op;
+use larder_types::patch::{Nulls, Op};
 use larder_types::value::{Value, ValueType};
 
 use super::batch::Patch;
@@ -32,20 +32,25 @@ const PRECISION: u8 = 38;
 ///
 /// # Errors
 /// When Arrow refuses, which it has no reason to.
-pub(super) fn body(op: Op, patches: &[Patch], fields: &[(FieldName, ValueType)]) -> Result<Bytes, ArrowError> {
+pub(super) fn body(op: Op, patches: &[Patch], fields: &[(FieldName, ValueType, Nulls)]) -> Result<Bytes, ArrowError> {
     let keys: ArrayRef = Arc::new(StringArray::from_iter_values(patches.iter().map(|patch| &patch.key)));
     let ops: ArrayRef = Arc::new(StringArray::from_iter_values(patches.iter().map(|_| op.as_str())));
     let mut columns = vec![keys, ops];
     let mut schema = vec![Field::new(KEY_COLUMN, DataType::Utf8, false), Field::new(OP_COLUMN, DataType::Utf8, false)];
     if op == Op::Upsert {
-        for (at, (name, kind)) in fields.iter().enumerate() {
+        for (at, (name, kind, nulls)) in fields.iter().enumerate() {
             let (array, is_json) = match kind {
                 ValueType::Json => (json(patches.iter().map(|patch| &patch.values[at])), false),
                 _ => column(patches, at)?,
             };
             let field = Field::new(name.as_str(), array.data_type().clone(), true);
-            let metadata =
-                if is_json { HashMap::from([(EXTENSION.into(), ARROW_JSON.into())]) } else { HashMap::new() };
+            let mut metadata = HashMap::new();
+            if is_json {
+                metadata.insert(EXTENSION.to_owned(), ARROW_JSON.to_owned());
+            }
+            if *nulls != Nulls::Write {
+                metadata.insert(ARROW_NULLS.to_owned(), nulls.as_str().to_owned());
+            }
             schema.push(field.with_metadata(metadata));
             columns.push(array);
         }
@@ -212,7 +217,7 @@ mod tests {
     }
 
     fn decoded_as(kind: ValueType, op: Op, patches: &[Patch]) -> RecordBatch {
-        let fields = [(FieldName::new("f").unwrap(), kind)];
+        let fields = [(FieldName::new("f").unwrap(), kind, Nulls::Write)];
         let body = body(op, patches, &fields).unwrap();
         let mut reader = StreamReader::try_new(body.as_ref(), None).unwrap();
         let batch = reader.next().unwrap().unwrap();
@@ -267,6 +272,17 @@ mod tests {
             let cell = batch.column(2).is_valid(row).then(|| batch.column(2).as_string::<i32>().value(row));
             let received = cell.map_or(Value::Null, |text| Value::String(text.into()));
             assert_eq!(received.convert(ValueType::Json), Ok(value));
+        }
+    }
+
+    #[test]
+    fn columns_say_what_their_nulls_do() {
+        for nulls in Nulls::ALL {
+            let fields = [(FieldName::new("f").unwrap(), ValueType::Any, nulls)];
+            let body = body(Op::Upsert, &patches(vec![Value::Null, Value::Int(1)]), &fields).unwrap();
+            let batch = StreamReader::try_new(body.as_ref(), None).unwrap().next().unwrap().unwrap();
+            let expected = (nulls != Nulls::Write).then(|| nulls.as_str());
+            assert_eq!(batch.schema().field(2).metadata().get(ARROW_NULLS).map(String::as_str), expected);
         }
     }
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod client;
+pub(crate) mod contract;
 mod encode;
 mod flight;
 pub(crate) mod log;

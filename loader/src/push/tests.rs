@@ -8,7 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_ipc::reader::StreamReader;
 use bytes::Bytes;
 use larder_types::api::{BatchAnswer, RejectedRow};
-use larder_types::patch::Op;
+use larder_types::patch::{Nulls, Op};
 use larder_types::value::{Value, ValueType};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -198,7 +198,7 @@ impl Run {
             base_known: true,
         };
         let journal = Mutex::new(Journal::create(&self.dir.path().join("journal"), &header).unwrap());
-        let press = Press::new(vec![("f".parse().unwrap(), ValueType::Any)]);
+        let press = Press::new(vec![("f".parse().unwrap(), ValueType::Any, Nulls::Write)]);
         let (into, waiting) = mpsc::channel(1);
         let mut rejected = Vec::new();
         let mut reject = |rejection: Rejection| rejected.push((rejection.key.unwrap(), rejection.code));

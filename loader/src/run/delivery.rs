@@ -14,6 +14,7 @@
 //! Deliveries of one run share nothing but the rows, so one whose cluster is away, refuses or is slow keeps no other from
 //! its end.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -114,6 +115,7 @@ impl Delivered {
             bytes: 0,
             error: Some(error),
             notes: Vec::new(),
+            replaced: BTreeMap::new(),
             rejections: Vec::new(),
         };
         Self { report, problems: Vec::new() }
@@ -349,7 +351,7 @@ impl<'a> Delivery<'a> {
         let Shared { spec, gauge, cancel, kind, .. } = *self.shared;
         let _in_phase = tracing::info_span!("push").entered();
         gauge.enter(Phase::Pushing, Some(to_send(kind, spec.on_exit, self.counts)));
-        let fields = mapping.declared().map(|(name, kind)| (name.clone(), kind)).collect();
+        let fields = mapping.declared().map(|(name, kind, nulls)| (name.clone(), kind, nulls)).collect();
         let press = Press::new(fields);
         let (full_batches, waiting) = mpsc::channel(WAITING);
         let producer = Producer {
@@ -475,6 +477,10 @@ impl<'a> Delivery<'a> {
     }
 
     fn report(self, outcome: Outcome, error: Option<String>) -> DeliveryReport {
+        let mut notes = self.notes;
+        notes.extend(self.rejections.replaced.0.iter().map(|(field, count)| {
+            format!("field `{field}`: {count} values could not be made and were replaced, as its on_error says")
+        }));
         let mut rejections = self.rejections.kept;
         rejections.truncate(REPORTED);
         DeliveryReport {
@@ -488,7 +494,8 @@ impl<'a> Delivery<'a> {
             batches: self.sent.batches,
             bytes: self.sent.bytes,
             error,
-            notes: self.notes,
+            notes,
+            replaced: self.rejections.replaced.0,
             rejections,
         }
     }

@@ -122,6 +122,7 @@ impl Planning<'_> {
             to_send: deliveries.iter().map(|delivery| delivery.to_send).sum(),
             blocked: deliveries.iter().find_map(|delivery| delivery.blocked.clone()),
             samples: samples.unwrap_or_default(),
+            replaced: rejections.replaced.0,
             rejections: rejections.kept,
             deliveries,
             elapsed_ms: 0,
@@ -148,7 +149,7 @@ fn try_out(
         let fields = if change.change == Change::Removed {
             Vec::new()
         } else {
-            match map(mapping, &change).map_err(Stop::failed)? {
+            match map(mapping, &change, &mut rejections.replaced).map_err(Stop::failed)? {
                 Ok(patch) => sample_fields(mapping, &patch)?,
                 Err(error) => {
                     rejections.add(rejection(&change, error));
@@ -168,7 +169,7 @@ fn sample_fields(mapping: &Mapping, patch: &Patch) -> Result<Vec<FieldChange>, S
     mapping
         .declared()
         .zip(&patch.values)
-        .map(|((name, _), value)| {
+        .map(|((name, ..), value)| {
             let mut json = String::new();
             value.write_json(&mut json);
             let raw = RawValue::from_string(json)

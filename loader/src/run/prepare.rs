@@ -186,7 +186,7 @@ fn judge_keys(spec: &SyncSpec, bad: &BadKeys, diff: &Diff, rejections: &mut Reje
     if spec.on_duplicate == OnDuplicate::Fail {
         return Err(describe_bad_keys(spec, bad, diff));
     }
-    let column = &spec.key;
+    let column = &spec.key.to_string();
     for rows in [&bad.nulls, &bad.unusable] {
         rejections.add_group(rows.count, rows.first.iter().map(|(row, error)| bad_key(*row, column, *error)));
     }

@@ -10,7 +10,7 @@ use super::rejections::Rejections;
 use super::report::Rejection;
 use crate::diff::join::{Change, ChangeRecord, Diff, DiffError};
 use crate::mapping::cell::NotARow;
-use crate::mapping::{FieldError, Mapping};
+use crate::mapping::{FieldError, Mapping, Replaced};
 use crate::push::batch::{Batch, Collector, Patch, Press};
 use crate::push::sender::{SendError, locked};
 use crate::state::journal::Journal;
@@ -55,7 +55,7 @@ impl Producer<'_> {
                     None
                 }
                 (Change::Removed, Some(op)) => removals.add(patch(&change, Vec::new()), 0).map(|patches| (op, patches)),
-                _ => match map(self.mapping, &change)? {
+                _ => match map(self.mapping, &change, &mut self.rejections.replaced)? {
                     Ok(patch) => upserts.add(patch, change.cells.len()).map(|patches| (Op::Upsert, patches)),
                     Err(error) => {
                         self.rejections.add(rejection(&change, error));
@@ -99,9 +99,13 @@ impl Producer<'_> {
 }
 
 /// The fields of a changed row, or why it has none.
-pub(super) fn map(mapping: &Mapping, change: &ChangeRecord<'_>) -> Result<Result<Patch, FieldError>, SendError> {
+pub(super) fn map(
+    mapping: &Mapping,
+    change: &ChangeRecord<'_>,
+    replaced: &mut Replaced,
+) -> Result<Result<Patch, FieldError>, SendError> {
     let cells = mapping.decode(change.cells).map_err(|NotARow| SendError::Diff(DiffError::Record))?;
-    Ok(mapping.fields(&cells).map(|values| patch(change, values)))
+    Ok(mapping.fields(&cells, replaced).map(|values| patch(change, values)))
 }
 
 fn patch(change: &ChangeRecord<'_>, values: Vec<larder_types::value::Value>) -> Patch {

@@ -1,8 +1,10 @@
-//! Rejected rows: all are counted, the first are kept.
+//! Rejected rows: all are counted, the first are kept. Beside them the values that took the place of some that could not
+//! be made, which reject no row but are no less worth knowing.
 
 use larder_types::key::KeyError;
 
 use super::report::Rejection;
+use crate::mapping::Replaced;
 
 /// Rejected rows that a run keeps: enough to find the cause, few enough for the history to stay small.
 pub(crate) const MAX_KEPT: usize = 1000;
@@ -12,6 +14,7 @@ pub(crate) const MAX_KEPT: usize = 1000;
 pub(crate) struct Rejections {
     pub(crate) count: u64,
     pub(crate) kept: Vec<Rejection>,
+    pub(crate) replaced: Replaced,
 }
 
 impl Rejections {
@@ -31,6 +34,7 @@ impl Rejections {
 
     pub(crate) fn append(&mut self, other: Self) {
         self.count += other.count;
+        self.replaced.append(&other.replaced);
         let room = MAX_KEPT.saturating_sub(self.kept.len());
         self.kept.extend(other.kept.into_iter().take(room));
     }

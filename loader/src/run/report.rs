@@ -1,6 +1,8 @@
 //! What a plan or a run has to say for itself: plain data for people, for `--json`, and for exit codes.
 
-use larder_types::names::{CollectionName, SyncName};
+use std::collections::BTreeMap;
+
+use larder_types::names::{CollectionName, FieldName, SyncName};
 use larder_types::patch::ExitMode;
 use serde::Serialize;
 
@@ -256,6 +258,8 @@ pub struct PlanReport {
     pub blocked: Option<String>,
     /// A few rows as they would be sent to the first destination.
     pub samples: Vec<Sample>,
+    /// Values that could not be made and would be replaced as `on_error` says, by field.
+    pub replaced: BTreeMap<FieldName, u64>,
     /// A few rows that cannot be sent.
     pub rejections: Vec<Rejection>,
     /// Each destination's part.
@@ -375,6 +379,8 @@ pub struct DeliveryReport {
     pub error: Option<String>,
     /// Remarks.
     pub notes: Vec<String>,
+    /// Values that could not be made and were replaced as `on_error` says, by field.
+    pub replaced: BTreeMap<FieldName, u64>,
     /// The first rejected rows.
     pub rejections: Vec<Rejection>,
 }

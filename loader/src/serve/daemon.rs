@@ -100,7 +100,7 @@ impl Daemon {
 
     /// Loads the project again. One that is wrong is told of, and the old one stays.
     pub(super) fn reload(&self) {
-        let project = match Project::load(&self.root) {
+        let project = match Project::load(&self.root, self.project().environment.as_deref()) {
             Ok(project) => project,
             Err(problems) => {
                 for problem in &problems.0 {

@@ -66,6 +66,7 @@ impl Room {
 
     fn project(&self) -> Project {
         Project {
+            environment: None,
             root: self.folder.path().to_path_buf(),
             clusters: BTreeMap::new(),
             state_dir: self.path(".larder"),

@@ -69,7 +69,7 @@ fn world(on_exit: ExitMode) -> World {
 
 /// A sync of the columns `id`, `a` and `b` of a table `t`.
 pub(crate) fn spec() -> SyncSpec {
-    let field = |name: &str, kind, from| FieldMapping { name: FieldName::new(name).unwrap(), kind, from };
+    let field = |name: &str, kind, from| FieldMapping::new(FieldName::new(name).unwrap(), kind, from);
     SyncSpec {
         name: sync_name(),
         file: PathBuf::from("syncs/s.yml"),
@@ -83,6 +83,7 @@ pub(crate) fn spec() -> SyncSpec {
             field("fa", ValueType::Int, Expression::Column("a".into())),
             field("fb", ValueType::String, Expression::Template("<{{ row.b }}>".into())),
         ],
+        variables: BTreeMap::new(),
         on_exit: ExitMode::Keep,
         guard: Guard { min_rows: 0, ..Guard::default() },
         on_duplicate: OnDuplicate::Fail,
@@ -96,6 +97,7 @@ pub(crate) fn spec() -> SyncSpec {
 fn project(dir: &Path, state_dir: &Path, url: &str, on_exit: ExitMode) -> Project {
     let spec = SyncSpec { on_exit, ..spec() };
     Project {
+        environment: None,
         root: dir.to_path_buf(),
         clusters: BTreeMap::from([(main(), cluster(url))]),
         state_dir: state_dir.to_path_buf(),

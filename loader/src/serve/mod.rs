@@ -11,6 +11,7 @@ mod http;
 mod scheduler;
 pub(crate) mod view;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::state::StateError;
 
 /// How long cancelled runs may take to end. What is not done then is done as after a crash.
 const CANCEL_WITHIN: Duration = Duration::from_secs(30);
+/// How often they are told.
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long notices and events that wait to be sent hold up the end. The next loader sends notices that are left.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
@@ -71,7 +74,7 @@ pub(crate) fn serve(
 ) -> Result<(), ServeError> {
     let address = listen.unwrap_or(project.serve.listen);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let failed = |source| ServeError::Listen { address, source };
         let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
         let mut signals = Signals::new()?;
@@ -79,14 +82,18 @@ pub(crate) fn serve(
         let scheduler = scheduler::start(&daemon)?;
         listening(listener.local_addr().map_err(failed)?);
         let http = tokio::spawn(http::serve(listener, Arc::clone(&daemon)));
-        stop(&daemon, &mut signals).await;
+        asked_to_stop(&daemon, &mut signals).await;
         // Whoever asks meanwhile hears that it is stopping.
-        let ended = tokio::task::spawn_blocking(move || scheduler.join());
-        let is_sound = matches!(ended.await, Ok(Ok(())));
+        let joined = tokio::task::spawn_blocking(move || scheduler.join());
+        let within = daemon.project().serve.stop_within;
+        let is_sound = wind_down(&daemon, async { matches!(joined.await, Ok(Ok(()))) }, within, signals.end()).await;
         http.abort();
         drop(tokio::task::spawn_blocking(move || daemon.observing().finish(SEND_WITHIN)).await);
         if is_sound { Ok(()) } else { Err(ServeError::Panicked) }
-    })
+    });
+    // Not dropped, which would wait for a thread that waits for a run that does not end.
+    runtime.shutdown_background();
+    served
 }
 
 /// What a signal asks for.
@@ -129,8 +136,8 @@ impl Signals {
     }
 }
 
-/// Waits for the end and brings it about: no run begins any more, and those under way end or are cancelled.
-async fn stop(daemon: &Arc<Daemon>, signals: &mut Signals) {
+/// Waits until the process is told to end; then no run begins any more.
+async fn asked_to_stop(daemon: &Arc<Daemon>, signals: &mut Signals) {
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -144,16 +151,100 @@ async fn stop(daemon: &Arc<Daemon>, signals: &mut Signals) {
             () = daemon.failed() => break,
         }
     }
-    let within = daemon.project().serve.stop_within;
-    tracing::info!("stopping; runs may go on for {within:?}");
     daemon.stop();
+}
+
+/// Lets runs go on for a while or until that is `cut_short`, then cancels them, and in the end leaves them. Returns what
+/// `scheduler` does when it ends, which it does once it has begun its last run and that has ended: whether it was sound.
+async fn wind_down(
+    daemon: &Daemon,
+    scheduler: impl Future<Output = bool>,
+    within: Duration,
+    cut_short: impl Future<Output = ()>,
+) -> bool {
+    tracing::info!("stopping; runs may go on for {within:?}");
+    let over = async {
+        let is_sound = scheduler.await;
+        daemon.idle().await;
+        is_sound
+    };
+    tokio::pin!(over);
     tokio::select! {
-        () = daemon.idle() => return,
+        is_sound = &mut over => return is_sound,
         () = tokio::time::sleep(within) => {}
-        () = signals.end() => {}
+        () = cut_short => {}
     }
-    daemon.cancel_all(Why::Ending);
-    if tokio::time::timeout(CANCEL_WITHIN, daemon.idle()).await.is_err() {
+    let cancelling = async || -> Infallible {
+        loop {
+            // Again and again, as the scheduler may have been about to begin one.
+            daemon.cancel_all(Why::Ending);
+            tokio::time::sleep(CANCEL_AGAIN).await;
+        }
+    };
+    let result = tokio::select! {
+        result = tokio::time::timeout(CANCEL_WITHIN, over) => result,
+        never = cancelling() => match never {},
+    };
+    result.unwrap_or_else(|_| {
         tracing::warn!("runs are cut off, as they do not end; the next loader makes them again");
+        true
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use larder_types::names::SyncName;
+
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::run::Trigger;
+    use crate::schedule::book::{Ending, Request, Started, Ticket};
+
+    fn daemon(folder: &Path) -> Daemon {
+        let cluster = "cluster: {url: \"http://127.0.0.1:1\", key: k}\nstate: state\n";
+        std::fs::write(folder.join("larder.yml"), cluster).unwrap();
+        let project = Project::load(folder).unwrap_or_else(|problems| panic!("{problems}"));
+        Daemon::new(folder, project).unwrap()
+    }
+
+    fn begin(daemon: &Daemon) -> (SyncName, Started, Cancel) {
+        let due = Timestamp::now();
+        let request = Request::default();
+        let ticket = Ticket { run: "r".to_owned(), cause: Trigger::Api, request, due, failures: 0, vanished: 0 };
+        let (sync, started, cancel) = (SyncName::new("s").unwrap(), Started { ticket, fence: 1 }, Cancel::default());
+        daemon.began(&sync, &started, &cancel);
+        (sync, started, cancel)
+    }
+
+    const WITHIN: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn runs_that_do_not_end_are_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = daemon(folder.path());
+        let (_, _, cancel) = begin(&daemon);
+        let began = tokio::time::Instant::now();
+        assert!(wind_down(&daemon, std::future::pending(), WITHIN, std::future::pending()).await);
+        assert_eq!(began.elapsed(), WITHIN + CANCEL_WITHIN);
+        assert_eq!(cancel.why(), Some(Why::Ending));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_begins_while_the_daemon_stops_is_waited_for_and_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = daemon(folder.path());
+        // The scheduler was deciding when it was told to stop, so no run was under way yet.
+        let scheduler = async {
+            tokio::time::sleep(WITHIN + CANCEL_AGAIN / 2).await;
+            let (sync, started, cancel) = begin(&daemon);
+            cancel.cancelled().await;
+            daemon.ended(&sync, &started, Ending::Stopped);
+            true
+        };
+        let began = tokio::time::Instant::now();
+        assert!(wind_down(&daemon, scheduler, WITHIN, std::future::pending()).await);
+        assert_eq!(began.elapsed(), WITHIN + CANCEL_AGAIN);
+        assert!(!wind_down(&daemon, async { false }, WITHIN, std::future::pending()).await, "it has panicked");
     }
 }

@@ -50,7 +50,8 @@ struct Scheduler {
     next: Option<Timestamp>,
     /// The version of the database at the last decision.
     version: Option<i64>,
-    beat: Option<Instant>,
+    /// By the clock that leases end by, so that one that jumps, or a machine that slept, makes it beat before it decides.
+    beat: Option<Timestamp>,
     decided: Option<Instant>,
     /// When it was last looked at what only the clock tells.
     ticked: Option<Instant>,
@@ -101,17 +102,17 @@ impl Scheduler {
     }
 
     fn keep_leases(&mut self) -> Result<(), StateError> {
-        if self.beat.is_some_and(|at| at.elapsed() < HEARTBEAT) {
+        let now = Timestamp::now();
+        if !is_beat_due(self.beat, now) {
             return Ok(());
         }
-        let now = Timestamp::now();
         for (sync, running) in self.daemon.running() {
             if !self.daemon.state.database.renew(&sync, &self.daemon.holder, running.fence, now)? {
                 tracing::error!(%sync, run = running.run, "another loader has taken this run over");
                 running.cancel.cancel(Why::Ending);
             }
         }
-        self.beat = Some(Instant::now());
+        self.beat = Some(now);
         Ok(())
     }
 
@@ -154,6 +155,11 @@ impl Scheduler {
             self.daemon.ended(&sync, &begun, Ending::Failed);
         }
     }
+}
+
+/// Whether leases are to be renewed, if they were `last` renewed then.
+fn is_beat_due(last: Option<Timestamp>, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.duration_since(last).unsigned_abs() >= HEARTBEAT)
 }
 
 /// Carries out a run, and tells what its end means for the schedule.
@@ -216,5 +222,21 @@ fn log(remark: &Remark) {
             tracing::error!(%sync, run, "every loader that began this run has vanished; it is given up");
         }
         Remark::Dropped(sync, run) => tracing::warn!(%sync, run, "a run is dropped: the project has no such sync"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::timetable::{earlier, later};
+
+    #[test]
+    fn leases_are_renewed_after_a_while_and_whenever_the_clock_has_jumped() {
+        let now = Timestamp::now();
+        assert!(is_beat_due(None, now));
+        assert!(!is_beat_due(Some(now), later(now, HEARTBEAT / 2)));
+        assert!(is_beat_due(Some(now), later(now, HEARTBEAT)));
+        assert!(is_beat_due(Some(now), later(now, HEARTBEAT * 100)));
+        assert!(is_beat_due(Some(now), earlier(now, HEARTBEAT * 100)));
     }
 }

@@ -68,7 +68,7 @@ impl Patience {
     pub(crate) fn delay(&mut self, failed: u32, asked: Option<Duration>, random: u32) -> Option<Duration> {
         let strained = self.trouble.get_or_insert_with(Instant::now).elapsed();
         let delay = self.policy.jittered(failed, random).max(asked.unwrap_or_default());
-        (strained + delay < self.policy.budget).then_some(delay)
+        (strained.saturating_add(delay) < self.policy.budget).then_some(delay)
     }
 }
 
@@ -113,6 +113,8 @@ mod tests {
         assert_eq!(patience.delay(0, Some(Duration::from_secs(4)), 0), Some(Duration::from_secs(4)));
         let mut none = Patience::new(RetryPolicy { budget: Duration::ZERO, ..RetryPolicy::default() });
         assert_eq!(none.delay(0, None, 0), None);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(none.delay(0, Some(Duration::MAX), 0), None, "whatever the server asks for");
     }
 
     #[test]

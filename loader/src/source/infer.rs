@@ -12,7 +12,9 @@ use crate::project::ColumnType;
 pub(super) const SAMPLE_ROWS: usize = 10_000;
 
 /// Significant digits that every double keeps.
-const DOUBLE_DIGITS: usize = 17;
+const KEPT_DIGITS: usize = 15;
+/// Significant digits that tell every double from all others. More say nothing that a double could keep.
+const MAX_DIGITS: usize = 17;
 
 /// What has been seen of a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,21 +74,29 @@ pub(super) fn parse_int(text: &str) -> Option<i64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// A finite number that a double holds, without leading zeros before other digits.
+/// A finite number of which a double keeps every digit, without leading zeros before other digits.
 pub(super) fn parse_float(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let begins_well = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
     let leading_zero = digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
-    if !begins_well || leading_zero || significant_digits(digits) > DOUBLE_DIGITS {
+    let significant = significant_digits(digits);
+    if !begins_well || leading_zero || significant.len() > MAX_DIGITS {
         return None;
     }
-    text.parse().ok().filter(|float: &f64| float.is_finite())
+    let float = text.parse().ok().filter(|float: &f64| float.is_finite())?;
+    if float == 0.0 && !significant.is_empty() {
+        return None;
+    }
+    // Of 16 or 17 digits a double keeps those that it prints itself when asked for as many.
+    let is_kept = significant.len() <= KEPT_DIGITS
+        || significant_digits(&format!("{:.*e}", significant.len() - 1, float.abs())) == significant;
+    is_kept.then_some(float)
 }
 
-fn significant_digits(number: &str) -> usize {
+fn significant_digits(number: &str) -> String {
     let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    digits.trim_start_matches('0').len()
+    digits.trim_start_matches('0').to_owned()
 }
 
 /// `YYYY-MM-DD` and nothing else, as days since 1970-01-01.
@@ -118,8 +128,14 @@ mod tests {
             (".5", Float),
             ("1e3", Float),
             ("1e999", String),
+            ("1e-999", String),
+            ("0.00", Float),
             ("00.5", String),
             ("0.30000000000000004", Float),
+            ("0.10000000000000001", Float),
+            ("1234567890123456.7", String),
+            ("9007199254740993.0", String),
+            ("9007199254740992.0", Float),
             ("12345678901234567.89", String),
             ("inf", String),
             ("NaN", String),
@@ -135,6 +151,13 @@ mod tests {
         ] {
             assert_eq!(type_of_text(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_among_fractions_keep_their_digits() {
+        assert_eq!(parse_float("9007199254740992"), Some(9_007_199_254_740_992.0));
+        assert_eq!(parse_float("-9007199254740993"), None, "it would become another number");
+        assert_eq!(parse_float("100000000000000000"), None, "more than are looked at");
     }
 
     #[test]

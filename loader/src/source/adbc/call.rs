@@ -41,8 +41,13 @@ pub(super) fn secrets(source: &DriverSource) -> Vec<String> {
         secrets.push(decoded(password));
         secrets.push(password.to_owned());
     }
+    // Messages have single blanks and no lines, and what drivers print comes by the line: so does a key of many lines.
+    let lines = secrets.iter().flat_map(|secret| secret.lines());
+    let lines: Vec<String> = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    secrets.extend(lines);
     secrets.retain(|secret| !secret.is_empty());
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    secrets.dedup();
     secrets
 }
 
@@ -203,6 +208,9 @@ mod tests {
             .into();
         source.secret_options = vec!["token".to_owned()];
         assert_eq!(secrets(&source), ["t0ken-of-mine", "p%40ss", "p@ss"]);
+        source.uri = None;
+        source.options = [("token".to_owned(), Secret("-- BEGIN --\n  bWluZQ==\n".to_owned()))].into();
+        assert_eq!(secrets(&source), ["-- BEGIN --\n  bWluZQ==\n", "-- BEGIN --", "bWluZQ=="]);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use adbc_core::error::{Error, Status};
 use arrow_schema::ArrowError;
 use serde::{Deserialize, Serialize};
 
-/// Longest message that is passed on, in bytes.
+/// Longest message that is shown, in bytes.
 const MAX_MESSAGE: usize = 2_000;
+/// Longest message that a worker passes on: far longer, as one that is cut may end in a piece of a secret.
+const MAX_TOLD: usize = 64 * 1024;
 /// Shorter texts than this occur everywhere; a secret as short as that hides nothing.
 const MIN_SECRET: usize = 4;
 
@@ -79,7 +81,8 @@ impl Fault {
             None => QUOTING_WORDS.iter().any(|word| self.message.contains(word)),
         };
         let message = if quotes { without_quoted(&self.message) } else { self.message.clone() };
-        let message = redact(&message, secrets);
+        let mut message = redact(&message, secrets);
+        cut(&mut message, MAX_MESSAGE);
         match &self.sqlstate {
             Some(state) if !message.contains(state.as_str()) => format!("{message} (SQLSTATE {state})"),
             _ => message,
@@ -100,12 +103,17 @@ fn tidy(message: &str) -> String {
     }
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut text = words.join(" ");
-    if text.len() > MAX_MESSAGE {
-        let end = (0..=MAX_MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    cut(&mut text, MAX_TOLD);
+    text
+}
+
+/// Cuts a text to so many bytes.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
-    text
 }
 
 /// Replaces what stands in quotes, and drops the details and lines of data that follow.
@@ -238,7 +246,17 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_between_letters() {
-        let text = tidy(&"é".repeat(5_000));
+        let text = fault(&"é".repeat(5_000), None);
         assert!(text.len() <= MAX_MESSAGE + 3 && text.ends_with('…'));
+        let text = tidy(&"é".repeat(MAX_TOLD));
+        assert!(text.len() <= MAX_TOLD + 3 && text.ends_with('…'));
+    }
+
+    #[test]
+    fn a_secret_at_the_end_of_what_is_shown_is_not_cut_but_hidden() {
+        for before in MAX_MESSAGE - 10..=MAX_MESSAGE {
+            let text = fault(&format!("{}hunter2! and more", "x".repeat(before)), None);
+            assert!(!text.contains("hun"), "{before}");
+        }
     }
 }

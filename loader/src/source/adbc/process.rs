@@ -1,7 +1,7 @@
 //! The loader's end of a worker: it starts the process, sends the request, reads frames within time limits, and sees to
 //! it that the process is gone when nobody wants it any more.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -20,6 +20,8 @@ pub(crate) const COMMAND: &str = "source-worker";
 /// How long a worker that has said its last word may take to log out.
 const LOGOUT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(2);
+/// Longest line of what a driver prints that is passed on in one piece, in bytes.
+const MAX_LINE: u64 = 64 * 1024;
 
 /// A worker. Dropping it ends the process and collects it.
 pub(super) struct Worker {
@@ -153,11 +155,13 @@ fn program() -> io::Result<PathBuf> {
     Ok(if cfg!(target_os = "linux") { PathBuf::from("/proc/self/exe") } else { this })
 }
 
-/// Passes on what the driver prints, to those who look closely.
-fn log(mut printed: impl Read, secrets: &[String]) {
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = printed.read(&mut buffer) {
-        let text = String::from_utf8_lossy(&buffer[..count]);
+/// Passes on what the driver prints, to those who look closely: by the line, as a piece of one may end in a secret.
+fn log(printed: impl Read, secrets: &[String]) {
+    let mut printed = BufReader::new(printed);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut printed).take(MAX_LINE).read_until(b'\n', &mut line) {
+        let text = String::from_utf8_lossy(&line);
         tracing::debug!("driver: {}", redact(text.trim_end(), secrets));
+        line.clear();
     }
 }

@@ -42,8 +42,8 @@ const FAULT: u8 = 13;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[repr(u8)]
 pub(crate) enum CellFault {
-    /// A time that microseconds since 1970 cannot count.
-    #[error("holds a timestamp that is out of range")]
+    /// A date or timestamp that text cannot name.
+    #[error("holds a date or timestamp outside the years 0001 to 9999, such as `infinity`")]
     OutOfRange = 0,
     /// A decimal of more than 38 digits.
     #[error("holds a decimal of more than 38 digits")]

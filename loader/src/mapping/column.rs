@@ -18,6 +18,7 @@ use arrow_schema::{ArrowError, DataType, Field, TimeUnit};
 use larder_types::api::ARROW_JSON;
 use larder_types::decimal::{Decimal, DecimalError};
 use larder_types::json::Fragment;
+use larder_types::time::{is_date, is_timestamp};
 use larder_types::value::{Value, ValueType};
 
 use super::cell::{self, Cell, CellFault};
@@ -207,9 +208,9 @@ impl Column {
             Self::Decimal256(array, scale) => {
                 decimal(array.value(row).to_i128().ok_or(CellFault::TooManyDigits)?, *scale)?
             }
-            Self::Date(array) => Value::Date(array.value(row)),
+            Self::Date(array) => Value::Date(writable(array.value(row), is_date)?),
             Self::Time(array) => Value::String(time_of_day(array.value(row))),
-            Self::Timestamp(array, unit) => Value::Timestamp(micros(array.value(row), *unit)?),
+            Self::Timestamp(array, unit) => Value::Timestamp(writable(micros(array.value(row), *unit)?, is_timestamp)?),
             Self::Text(array) => Value::String(array.value(row).to_owned()),
             Self::Number(array) => Value::Decimal(array.value(row).parse().map_err(not_a_decimal)?),
             Self::Json(array) => Value::from_json(array.value(row)).map_err(|_| CellFault::InvalidJson)?,
@@ -257,6 +258,12 @@ fn counts(array: &ArrayRef, unit: TimeUnit) -> PrimitiveArray<Int64Type> {
         TimeUnit::Microsecond => primitive::<TimestampMicrosecondType>(array).reinterpret_cast(),
         TimeUnit::Nanosecond => primitive::<TimestampNanosecondType>(array).reinterpret_cast(),
     }
+}
+
+/// A date or timestamp that text can name. Databases have others, such as PostgreSQL's `infinity`, and as text in a key
+/// or template they would all be some date of the year 1.
+fn writable<T: Copy>(time: T, is_writable: fn(T) -> bool) -> Result<T, CellFault> {
+    if is_writable(time) { Ok(time) } else { Err(CellFault::OutOfRange) }
 }
 
 fn micros(count: i64, unit: TimeUnit) -> Result<i64, CellFault> {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use arrow_array::builder::{Int32Builder, ListBuilder, MapBuilder, StringBuilder};
 use arrow_array::types::Int32Type;
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date64Array, Decimal128Array, Decimal256Array, DictionaryArray,
-    DurationSecondArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array,
-    NullArray, RecordBatch, StringArray, StringViewArray, StructArray, Time32SecondArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array, Decimal256Array,
+    DictionaryArray, DurationSecondArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int32Array,
+    Int64Array, NullArray, RecordBatch, StringArray, StringViewArray, StructArray, Time32SecondArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
 use arrow_buffer::i256;
 use arrow_schema::{DataType, Field, Schema};
@@ -334,6 +334,29 @@ fn one_bad_cell_rejects_one_row() {
     let spec = spec(vec![("f", ValueType::Any, Expression::Column("x".into()))]);
     assert_eq!(mapped(&spec, &batch, 0).unwrap_err().code, "invalid_value");
     assert_eq!(mapped(&spec, &batch, 1), Ok(vec![Value::Timestamp(1_000_000)]));
+}
+
+#[test]
+fn times_that_have_no_text_are_neither_keys_nor_text() {
+    // As PostgreSQL's driver sends `infinity` and `-infinity`.
+    let stamps = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX, i64::MIN, 0])) as ArrayRef;
+    let dates = Arc::new(Date32Array::from(vec![i32::MAX, i32::MIN, 0])) as ArrayRef;
+    for times in [stamps, dates] {
+        let batch = batch(vec![("x", times)]);
+        for template in ["at {{ row.x }}", "{% if row.x > '2020-01-01' %}later{% endif %}"] {
+            let spec = spec(vec![("f", ValueType::String, self::template(template))]);
+            for row in 0..2 {
+                let error = mapped(&spec, &batch, row).unwrap_err();
+                assert!(error.message.contains("outside the years 0001 to 9999"), "{}", error.message);
+            }
+            assert!(mapped(&spec, &batch, 2).is_ok());
+        }
+        let mut spec = spec(vec![("f", ValueType::Any, Expression::Column("x".into()))]);
+        spec.key = "x".into();
+        let mapping = compile(&spec, &batch.schema()).ok().unwrap();
+        let reader = mapping.reader(&batch).unwrap();
+        assert!(reader.key(0).is_err() && reader.key(1).is_err() && reader.key(2).is_ok());
+    }
 }
 
 #[test]

@@ -172,6 +172,7 @@ fn command(rule: Rule, place: Place<'_>) -> String {
     let sync = place.sync;
     match (rule, place.run) {
         (Rule::Rejected, Some(run)) => format!("larder-loader rows {run} --status rejected"),
+        (Rule::Blocked, Some(run)) => format!("larder-loader plan {sync}, then larder-loader approve {run}"),
         (Rule::Blocked | Rule::RowDrop, _) => format!("larder-loader plan {sync}"),
         _ => format!("larder-loader history {sync}"),
     }

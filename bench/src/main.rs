@@ -13,6 +13,7 @@ mod cluster;
 mod compare;
 mod connection;
 mod cpu;
+mod diff;
 mod duration;
 mod liquid;
 mod listener;
@@ -48,6 +49,11 @@ enum Command {
     Storage(storage::Options),
     /// Measure templates of mappings beside the liquid crate
     Liquid(liquid::Options),
+    /// Measure the loader's diff beside one big hash table
+    Diff(diff::Options),
+    /// One measurement of `diff`, in a process of its own
+    #[command(hide = true)]
+    DiffPhase(diff::PhaseOptions),
     /// Serve one fixed answer until standard input closes
     BareHyper(bare::Options),
 }
@@ -72,6 +78,11 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Storage(options) => show(&storage::measure(&options)?, options.json),
         Command::Liquid(options) => show(&liquid::measure(&options)?, options.json),
+        Command::Diff(options) => show(&diff::measure(&options)?, options.json),
+        Command::DiffPhase(options) => {
+            serde_json::to_writer(std::io::stdout().lock(), &diff::measure_phase(&options)?)?;
+            Ok(())
+        }
         Command::BareHyper(options) => bare::serve(&options),
     }
 }

@@ -126,3 +126,16 @@ fn templates_are_measured_beside_the_crate() {
     assert!(rows.iter().all(|row| row["figure"].as_f64().is_some_and(|figure| figure > 0.0)), "{rows:?}");
     assert!(!run(&["liquid", "--windows", "0"]).status.success());
 }
+
+#[test]
+fn diff_is_measured_in_processes_of_its_own() {
+    let report = json(&["diff", "--rows", "3000", "--rounds", "1"]);
+    assert_eq!(report["source_rows"], 3000);
+    let rows = report["rows"].as_array().unwrap();
+    let judged: Vec<&str> =
+        rows.iter().filter(|row| !row["goal"].is_null()).map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(judged, ["diff, rows", "diff, memory", "first load, memory"]);
+    assert!(rows.iter().all(|row| row["figure"].as_f64().is_some_and(|figure| figure > 0.0)), "{rows:?}");
+    let refused = run(&["diff", "--rows", "3"]);
+    assert!(!refused.status.success());
+}

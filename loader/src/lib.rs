@@ -7,6 +7,7 @@ mod http;
 pub mod inspect;
 pub mod liquid;
 pub mod mapping;
+pub mod measure;
 pub mod observe;
 pub mod project;
 mod push;

@@ -41,6 +41,8 @@ pub(crate) enum Verdict {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
     Bytes,
+    /// Bytes, shown in MiB.
+    Mebibytes,
     /// How many times as much.
     Times,
     Milliseconds,
@@ -128,6 +130,7 @@ impl Unit {
     fn show(self, figure: f64) -> String {
         match self {
             Self::Bytes => format!("{figure:.1} B"),
+            Self::Mebibytes => format!("{:.1} MiB", figure / 1024.0 / 1024.0),
             Self::Times => format!("{figure:.3} x"),
             Self::Milliseconds => format!("{figure:.2} ms"),
             Self::ThousandsPerCpuSecond => format!("{figure:.0} k/s"),

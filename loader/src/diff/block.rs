@@ -12,6 +12,7 @@
 use std::io::{self, Write};
 
 use xxhash_rust::xxh3::Xxh3;
+use zstd::bulk::{Compressor, Decompressor};
 
 /// Bytes before the stored bytes.
 pub(crate) const HEAD_BYTES: usize = 16;
@@ -31,17 +32,36 @@ pub(crate) enum BlockError {
     Damaged,
 }
 
+/// Makes blocks; what compressing needs is kept between them.
+pub(crate) struct Packer {
+    compressor: Compressor<'static>,
+    stored: Vec<u8>,
+}
+
+impl Packer {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { compressor: Compressor::new(LEVEL)?, stored: Vec::new() })
+    }
+
+    /// Appends `raw` as a block and returns its length in the file.
+    pub(crate) fn write(&mut self, raw: &[u8], out: &mut impl Write) -> io::Result<u64> {
+        self.stored.clear();
+        self.stored.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.compressor.compress_to_buffer(raw, &mut self.stored)?;
+        let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "a block of more than 4 GiB");
+        let stored_len = u32::try_from(self.stored.len()).map_err(too_long)?.to_le_bytes();
+        let raw_len = u32::try_from(raw.len()).map_err(too_long)?.to_le_bytes();
+        out.write_all(&stored_len)?;
+        out.write_all(&raw_len)?;
+        out.write_all(&checksum(stored_len, raw_len, &self.stored).to_le_bytes())?;
+        out.write_all(&self.stored)?;
+        Ok((HEAD_BYTES + self.stored.len()) as u64)
+    }
+}
+
 /// Appends `raw` as a block and returns its length in the file.
 pub(crate) fn write(raw: &[u8], out: &mut impl Write) -> io::Result<u64> {
-    let stored = zstd::bulk::compress(raw, LEVEL)?;
-    let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "a block of more than 4 GiB");
-    let stored_len = u32::try_from(stored.len()).map_err(too_long)?.to_le_bytes();
-    let raw_len = u32::try_from(raw.len()).map_err(too_long)?.to_le_bytes();
-    out.write_all(&stored_len)?;
-    out.write_all(&raw_len)?;
-    out.write_all(&checksum(stored_len, raw_len, &stored).to_le_bytes())?;
-    out.write_all(&stored)?;
-    Ok((HEAD_BYTES + stored.len()) as u64)
+    Packer::new()?.write(raw, out)
 }
 
 /// The number of stored bytes that follow the head in `head`.
@@ -49,23 +69,45 @@ pub(crate) fn stored_length(head: &[u8]) -> usize {
     head.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize)
 }
 
+/// Reads blocks; what decompressing needs is kept between them.
+pub(crate) struct Unpacker(Decompressor<'static>);
+
+impl Unpacker {
+    pub(crate) fn new() -> io::Result<Self> {
+        Decompressor::new().map(Self)
+    }
+
+    /// Reads the block that `bytes` begin with into `raw`, whose content is replaced.
+    ///
+    /// # Errors
+    /// When it is cut short or damaged.
+    pub(crate) fn read(&mut self, bytes: &[u8], raw: &mut Vec<u8>) -> Result<(), BlockError> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(BlockError::Short)?;
+        let stored = rest.get(..stored_length(head)).ok_or(BlockError::Short)?;
+        let [a, b, c, d, e, f, g, h, sum @ ..] = *head;
+        let (stored_len, raw_len) = ([a, b, c, d], [e, f, g, h]);
+        if u64::from_le_bytes(sum) != checksum(stored_len, raw_len, stored) {
+            return Err(BlockError::Damaged);
+        }
+        let raw_len = u32::from_le_bytes(raw_len) as usize;
+        if raw_len > MAX_BLOCK_BYTES {
+            return Err(BlockError::Damaged);
+        }
+        raw.clear();
+        raw.reserve(raw_len);
+        let read = self.0.decompress_to_buffer(stored, raw);
+        if read.is_ok_and(|len| len == raw_len) { Ok(()) } else { Err(BlockError::Damaged) }
+    }
+}
+
 /// Reads the block that `bytes` begin with.
 ///
 /// # Errors
 /// When it is cut short or damaged.
 pub(crate) fn read(bytes: &[u8]) -> Result<Vec<u8>, BlockError> {
-    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(BlockError::Short)?;
-    let stored = rest.get(..stored_length(head)).ok_or(BlockError::Short)?;
-    let [a, b, c, d, e, f, g, h, sum @ ..] = *head;
-    let (stored_len, raw_len) = ([a, b, c, d], [e, f, g, h]);
-    if u64::from_le_bytes(sum) != checksum(stored_len, raw_len, stored) {
-        return Err(BlockError::Damaged);
-    }
-    let raw_len = u32::from_le_bytes(raw_len) as usize;
-    if raw_len > MAX_BLOCK_BYTES {
-        return Err(BlockError::Damaged);
-    }
-    zstd::bulk::decompress(stored, raw_len).ok().filter(|raw| raw.len() == raw_len).ok_or(BlockError::Damaged)
+    let mut raw = Vec::new();
+    Unpacker::new().map_err(|_| BlockError::Damaged)?.read(bytes, &mut raw)?;
+    Ok(raw)
 }
 
 fn checksum(stored_len: [u8; 4], raw_len: [u8; 4], stored: &[u8]) -> u64 {

@@ -1,12 +1,12 @@
 //! The join: incoming rows against acknowledged rows, part by part.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::hash::RowHash;
+use super::slots::{Slots, TooMany};
 use super::snapshot::{Snapshot, SnapshotError};
-use super::spill::{Parts, Records, Spill, SpillError, Spilled};
+use super::spill::{PartRecords, Parts, Records, Spill, SpillError, Spilled};
 use super::{RowRecord, put_key, take, take_key};
 use crate::cancel::Cancel;
 
@@ -94,6 +94,9 @@ pub(crate) enum DiffError {
     /// A spilled row does not read back.
     #[error("a temporary file was damaged while it was in use")]
     Record,
+    /// See [`TooMany`].
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
 }
 
 /// What is known of a key while its part is joined.
@@ -128,14 +131,19 @@ pub(crate) fn join(
             changes: Spill::new(dir, Parts::ONE, 0).finish(),
         },
     };
-    let mut slots = HashMap::new();
+    let mut slots = Slots::new();
+    let mut slot_of_row = Vec::new();
     for part in 0..rows.parts().get() {
         if options.cancel.why().is_some() {
             return Err(DiffError::Cancelled);
         }
         slots.clear();
-        joiner.gather(&rows, part, old, &mut slots)?;
-        joiner.compare(rows.records(part), &slots)?;
+        if let Some(old) = old {
+            read_old(old, rows.parts(), part, &mut slots)?;
+        }
+        let records = rows.part(part)?;
+        joiner.gather(&records, &mut slots, &mut slot_of_row)?;
+        joiner.compare(&records, &slots, &slot_of_row)?;
         if options.absence == Absence::Removed {
             joiner.remove(&slots)?;
         }
@@ -153,27 +161,35 @@ struct Joiner<'a> {
     diff: Diff,
 }
 
+/// What was acknowledged of the keys of a part.
+fn read_old(old: &Snapshot, parts: Parts, part: usize, slots: &mut Slots<Slot>) -> Result<(), DiffError> {
+    let mut full = None;
+    old.read_part(parts, part, |key, hash| {
+        let known = slots.slot(key, || Slot { acknowledged: Some(hash), first_row: 0, rows: 0 });
+        full = full.or(known.err());
+    })?;
+    full.map_or(Ok(()), |error| Err(error.into()))
+}
+
 impl Joiner<'_> {
-    /// First pass over a part: its keys, old and new.
+    /// First pass over a part: its keys. Notes each row's slot, so that the second pass need not look for it again.
     fn gather(
         &mut self,
-        rows: &Spilled,
-        part: usize,
-        old: Option<&Snapshot>,
-        slots: &mut HashMap<Box<str>, Slot>,
+        rows: &PartRecords<'_>,
+        slots: &mut Slots<Slot>,
+        slot_of_row: &mut Vec<u32>,
     ) -> Result<(), DiffError> {
-        if let Some(old) = old {
-            old.read_part(rows.parts(), part, |key, hash| {
-                slots.insert(key.into(), Slot { acknowledged: Some(hash), first_row: 0, rows: 0 });
-            })?;
-        }
-        let mut records = rows.records(part);
+        slot_of_row.clear();
+        let mut records = rows.iter();
         while let Some(record) = records.next()? {
             let row = RowRecord::read(record).ok_or(DiffError::Record)?;
-            let Some(slot) = slots.get_mut(row.key) else {
-                slots.insert(row.key.into(), Slot { acknowledged: None, first_row: row.number, rows: 1 });
+            let new = || Slot { acknowledged: None, first_row: row.number, rows: 1 };
+            let (at, is_new) = slots.slot(row.key, new)?;
+            slot_of_row.push(at);
+            if is_new {
                 continue;
-            };
+            }
+            let slot = slots.get_mut(at).ok_or(DiffError::Record)?;
             slot.rows += 1;
             match slot.rows {
                 1 => slot.first_row = row.number,
@@ -187,10 +203,12 @@ impl Joiner<'_> {
     }
 
     /// Second pass over a part: its rows.
-    fn compare(&mut self, mut records: Records<'_>, slots: &HashMap<Box<str>, Slot>) -> Result<(), DiffError> {
+    fn compare(&mut self, rows: &PartRecords<'_>, slots: &Slots<Slot>, slot_of_row: &[u32]) -> Result<(), DiffError> {
+        let mut records = rows.iter();
+        let mut slot_of_row = slot_of_row.iter();
         while let Some(record) = records.next()? {
             let row = RowRecord::read(record).ok_or(DiffError::Record)?;
-            let slot = slots.get(row.key).ok_or(DiffError::Record)?;
+            let slot = slot_of_row.next().and_then(|slot| slots.get(*slot)).ok_or(DiffError::Record)?;
             if slot.rows > 1 {
                 self.diff.duplicate_rows += 1;
                 continue;
@@ -213,7 +231,7 @@ impl Joiner<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, slots: &HashMap<Box<str>, Slot>) -> Result<(), DiffError> {
+    fn remove(&mut self, slots: &Slots<Slot>) -> Result<(), DiffError> {
         for (key, _) in slots.iter().filter(|(_, slot)| slot.rows == 0) {
             self.diff.removed += 1;
             self.put(Change::Removed, RowRecord { number: 0, hash: RowHash::UNKNOWN, key, cells: &[] })?;

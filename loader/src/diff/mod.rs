@@ -7,17 +7,18 @@
 //!
 //! Memory is bounded, whatever the size of the result:
 //!
-//! * incoming rows: at most [`SPILL_BYTES`] before they go to a file, and as much again for the changes found;
+//! * incoming rows: at most [`SPILL_BYTES`], the rest goes to a file; of the changes found, one block;
 //! * the join: keys and hashes of one part, which holds about [`ROWS_PER_PART`] rows: with keys of 20 bytes some
-//!   10 MB. Rows themselves are read a block at a time.
+//!   10 MB, and the rows themselves if they have no more than 8 MiB. Otherwise they are read a block at a time, twice.
 //!
-//! So 100 million rows take about 1000 parts and 80 MB, and on disk the mapped columns once, compressed, and once more
-//! those of the rows that are to be sent. The query is never asked twice, and a row's bytes are mapped only after the
-//! join has found that they are to be sent.
+//! So 100 million rows take about 1000 parts and 40 MB. On disk they take the mapped columns once (the first GiB as it
+//! is, the rest compressed) and once more those of the rows that are to be sent. The query is never asked twice, and a
+//! row's bytes are mapped only after the join has found that they are to be sent.
 
 pub(crate) mod block;
 pub(crate) mod hash;
 pub(crate) mod join;
+pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod spill;
 #[cfg(test)]
@@ -30,9 +31,9 @@ use larder_types::key::Key;
 use self::hash::{HashSecret, RowHash};
 use self::spill::{Spill, SpillError, Spilled};
 
-/// Bytes of rows that are held in memory before they go to a file. A few hundred thousand narrow rows: the common
-/// small query never touches the disk.
-pub(crate) const SPILL_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of rows that are held in memory before they go to a file. A hundred thousand narrow rows: the common small
+/// query never touches the disk.
+pub(crate) const SPILL_BYTES: usize = 16 * 1024 * 1024;
 
 /// Rows that a part of the key space should hold.
 pub(crate) const ROWS_PER_PART: u64 = 100_000;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{self, HEAD_BYTES};
+use super::block::{self, HEAD_BYTES, Packer, Unpacker};
 use super::hash::{HashSecret, RowHash, SECRET_BYTES};
 use super::spill::Parts;
 use super::{put_key, take, take_key};
@@ -175,10 +175,12 @@ impl Snapshot {
         let IndexEntry { offset, bytes, entries } = self.index[part];
         let mut at = offset;
         let mut seen = 0;
+        let io = |source| SnapshotError::Io { path: self.path.clone(), source };
+        let (mut unpacker, mut stored, mut raw) = (Unpacker::new().map_err(io)?, Vec::new(), Vec::new());
         while at < offset + bytes {
-            let raw = self.read_block(at, offset + bytes - at)?;
-            at += raw.1;
-            let mut rest = raw.0.as_slice();
+            at += self.read_stored(at, offset + bytes - at, &mut stored)?;
+            unpacker.read(&stored, &mut raw).map_err(|_| damaged("a checksum does not match"))?;
+            let mut rest = raw.as_slice();
             while !rest.is_empty() {
                 let key = take_key(&mut rest).ok_or_else(|| damaged("an entry is cut short"))?;
                 let hash = take(&mut rest).ok_or_else(|| damaged("an entry is cut short"))?;
@@ -189,8 +191,8 @@ impl Snapshot {
         if seen == entries { Ok(()) } else { Err(damaged("it holds another number of entries than its index says")) }
     }
 
-    /// The block at `offset`, and its length in the file, which is at most `most`.
-    fn read_block(&self, offset: u64, most: u64) -> Result<(Vec<u8>, u64), SnapshotError> {
+    /// Reads the block at `offset` as it is stored, and returns its length in the file, which is at most `most`.
+    fn read_stored(&self, offset: u64, most: u64, stored: &mut Vec<u8>) -> Result<u64, SnapshotError> {
         let io = |source| SnapshotError::Io { path: self.path.clone(), source };
         let damaged = |reason| SnapshotError::Damaged { path: self.path.clone(), reason };
         let mut len = [0; 4];
@@ -199,9 +201,9 @@ impl Snapshot {
         if len > most {
             return Err(damaged("a block is longer than its part"));
         }
-        let mut bytes = vec![0; usize::try_from(len).map_err(|_| damaged("a block is too long"))?];
-        self.file.read_exact_at(&mut bytes, offset).map_err(io)?;
-        Ok((block::read(&bytes).map_err(|_| damaged("a checksum does not match"))?, len))
+        stored.resize(usize::try_from(len).map_err(|_| damaged("a block is too long"))?, 0);
+        self.file.read_exact_at(stored, offset).map_err(io)?;
+        Ok(len)
     }
 }
 
@@ -260,6 +262,9 @@ pub(crate) struct SnapshotWriter {
     path: PathBuf,
     unfinished: PathBuf,
     out: BufWriter<File>,
+    packer: Packer,
+    /// The entries of the block that is being filled.
+    raw: Vec<u8>,
     at: u64,
     parts: Parts,
     index: Vec<IndexEntry>,
@@ -276,11 +281,13 @@ impl SnapshotWriter {
             let mut out = BufWriter::new(File::create(&unfinished)?);
             out.write_all(MAGIC)?;
             out.write_all(&VERSION.to_le_bytes())?;
-            let at = 12 + block::write(&header.to_json()?, &mut out)?;
-            Ok((out, at))
+            let mut packer = Packer::new()?;
+            let at = 12 + packer.write(&header.to_json()?, &mut out)?;
+            Ok((out, packer, at))
         };
-        let (out, at) = begin().map_err(|source| SnapshotError::Io { path: unfinished.clone(), source })?;
-        Ok(Self { path: path.to_path_buf(), unfinished, out, at, parts: header.parts, index: Vec::new() })
+        let (out, packer, at) = begin().map_err(|source| SnapshotError::Io { path: unfinished.clone(), source })?;
+        let (raw, index) = (Vec::with_capacity(BLOCK_BYTES), Vec::new());
+        Ok(Self { path: path.to_path_buf(), unfinished, out, packer, raw, at, parts: header.parts, index })
     }
 
     /// Writes the next part.
@@ -290,27 +297,26 @@ impl SnapshotWriter {
     pub(crate) fn part<'a>(&mut self, entries: impl Iterator<Item = (&'a str, RowHash)>) -> Result<(), SnapshotError> {
         assert!(self.index.len() < self.parts.get(), "every part is written once");
         let mut part = IndexEntry { offset: self.at, ..IndexEntry::default() };
-        let mut raw = Vec::new();
         for (key, hash) in entries {
-            put_key(key, &mut raw);
-            raw.extend_from_slice(&hash.to_bytes());
+            put_key(key, &mut self.raw);
+            self.raw.extend_from_slice(&hash.to_bytes());
             part.entries += 1;
-            if raw.len() >= BLOCK_BYTES {
-                part.bytes += self.write_block(&raw)?;
-                raw.clear();
+            if self.raw.len() >= BLOCK_BYTES {
+                part.bytes += self.write_block()?;
             }
         }
-        if !raw.is_empty() {
-            part.bytes += self.write_block(&raw)?;
+        if !self.raw.is_empty() {
+            part.bytes += self.write_block()?;
         }
         self.index.push(part);
         Ok(())
     }
 
-    fn write_block(&mut self, raw: &[u8]) -> Result<u64, SnapshotError> {
-        let len = block::write(raw, &mut self.out)
-            .map_err(|source| SnapshotError::Io { path: self.unfinished.clone(), source })?;
+    fn write_block(&mut self) -> Result<u64, SnapshotError> {
+        let written = self.packer.write(&self.raw, &mut self.out);
+        let len = written.map_err(|source| SnapshotError::Io { path: self.unfinished.clone(), source })?;
         self.at += len;
+        self.raw.clear();
         Ok(len)
     }
 

@@ -1,12 +1,12 @@
 //! The merge: the acknowledged state and a run's journal become the next acknowledged state.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use super::StateError;
 use super::journal::{JournalContent, Outcome};
 use crate::diff::hash::RowHash;
 use crate::diff::join::DiffError;
+use crate::diff::slots::Slots;
 use crate::diff::snapshot::{Header, Snapshot, SnapshotWriter};
 use crate::diff::spill::{Parts, Spill};
 use crate::diff::{put_key, take, take_key};
@@ -19,7 +19,7 @@ const GONE: u8 = 2;
 ///
 /// # Errors
 /// When a file cannot be read or written, or is damaged.
-pub(super) fn merge(
+pub(crate) fn merge(
     journal: &JournalContent,
     base: Option<&Snapshot>,
     dir: &Path,
@@ -52,35 +52,44 @@ pub(super) fn merge(
     };
     let mut writer = SnapshotWriter::create(path, &header)?;
     let base = base.filter(|_| !journal.is_swept());
-    let mut rows: HashMap<Box<str>, RowHash> = HashMap::new();
+    let mut rows: Slots<Option<RowHash>> = Slots::new();
     for part in 0..parts.get() {
         rows.clear();
         if let Some(base) = base {
-            let known = journal.header.base_known;
-            base.read_part(parts, part, |key, hash| {
-                rows.insert(key.into(), if known { hash } else { RowHash::UNKNOWN });
-            })?;
+            read_base(base, (parts, part), journal.header.base_known, &mut rows)?;
         }
         let mut records = spilled.records(part);
         while let Some(record) = records.next().map_err(DiffError::from)? {
-            apply(record, &mut rows).ok_or(DiffError::Record)?;
+            let (key, hash) = read(record).ok_or(DiffError::Record)?;
+            let (slot, _) = rows.slot(key, || hash).map_err(DiffError::from)?;
+            *rows.get_mut(slot).ok_or(DiffError::Record)? = hash;
         }
-        writer.part(rows.iter().map(|(key, hash)| (key.as_ref(), *hash)))?;
+        writer.part(rows.iter().filter_map(|(key, hash)| hash.map(|hash| (key, hash))))?;
     }
     writer.finish()?;
     Ok(())
 }
 
-fn apply(mut record: &[u8], rows: &mut HashMap<Box<str>, RowHash>) -> Option<()> {
+/// The rows of one part of the old state.
+fn read_base(
+    base: &Snapshot,
+    (parts, part): (Parts, usize),
+    known: bool,
+    rows: &mut Slots<Option<RowHash>>,
+) -> Result<(), DiffError> {
+    let mut full = None;
+    base.read_part(parts, part, |key, hash| {
+        let slot = rows.slot(key, || Some(if known { hash } else { RowHash::UNKNOWN }));
+        full = full.or(slot.err());
+    })?;
+    full.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// A key and its hash; none if it is gone.
+fn read(mut record: &[u8]) -> Option<(&str, Option<RowHash>)> {
     let [kind] = take(&mut record)?;
     let hash = RowHash::from_bytes(take(&mut record)?);
-    let key = take_key(&mut record)?;
-    if kind == HAS {
-        rows.insert(key.into(), hash);
-    } else {
-        rows.remove(key);
-    }
-    Some(())
+    Some((take_key(&mut record)?, (kind == HAS).then_some(hash)))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(crate) mod destinations;
 mod holds;
 pub(crate) mod journal;
 pub(crate) mod leases;
-mod merge;
+pub(crate) mod merge;
 mod migrate;
 mod overview;
 mod rejected;

@@ -18,6 +18,7 @@ use crate::compare::filling::Filler;
 use crate::compare::{API_KEY, customers};
 use crate::cpu::Reading;
 use crate::duration;
+use crate::storage::times::median;
 
 /// How long the nodes may take to have three replicas of every shard.
 const FORMED: Duration = Duration::from_secs(120);
@@ -159,12 +160,6 @@ impl Loads {
         self.micros.push(spent.as_secs_f64() * 1e6 / records);
         Ok(())
     }
-}
-
-fn median(of: &[f64]) -> f64 {
-    let mut sorted = of.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl fmt::Display for Report {

@@ -15,11 +15,13 @@ mod connection;
 mod cpu;
 mod diff;
 mod duration;
+mod first_load;
 mod liquid;
 mod listener;
 mod load;
 mod open_loop;
 mod random;
+mod redis;
 mod report;
 mod request;
 #[cfg(test)]
@@ -45,6 +47,8 @@ enum Command {
     Compare(compare::Options),
     /// Measure three nodes on this machine beside one
     Cluster(cluster::Options),
+    /// Measure the first load of a collection by larder-loader beside a script that writes hashes into Redis
+    FirstLoad(first_load::Options),
     /// Measure the storage engine in this process, beside hash tables of the same rows
     Storage(storage::Options),
     /// Measure templates of mappings beside the liquid crate
@@ -75,6 +79,10 @@ fn main() -> anyhow::Result<()> {
         Command::Cluster(options) => {
             let json = options.json;
             show(&on_one_thread(cluster::measure(options))?, json)
+        }
+        Command::FirstLoad(options) => {
+            let json = options.json;
+            show(&on_one_thread(first_load::measure(options))?, json)
         }
         Command::Storage(options) => show(&storage::measure(&options)?, options.json),
         Command::Liquid(options) => show(&liquid::measure(&options)?, options.json),

@@ -1,12 +1,13 @@
 //! Bytes for each record: as loaded, at the memory limit, and what Redis takes for the same rows.
 
+use anyhow::Context as _;
 use larder_storage::shard::ShardReader;
 
-use super::customer::CustomerKey;
+use super::customer::{Customer, CustomerKey, FIELDS};
 use super::feed::{COLLECTION, Feed};
-use super::redis::{self, Usage};
 use super::report::{Goal, Report, Row, Unit};
 use super::updates::Updates;
+use crate::redis::{Durability, PIPELINED, Server};
 
 /// Updates of each record, on average, until the cleaner is at work in all of the arena.
 const REPLACED: u64 = 1;
@@ -47,13 +48,29 @@ pub(crate) fn at_limit(feed: &mut Feed, customers: u64, report: &mut Report) -> 
 pub(crate) fn in_redis(customers: u64, report: &mut Report) -> anyhow::Result<()> {
     let name = "bytes a record, Redis HSET of the same rows";
     let rows = customers.min(MAX_REDIS_ROWS);
-    report.rows.push(match redis::measure(rows)? {
-        Some(Usage { version, bytes }) => {
+    report.rows.push(match redis_usage(rows)? {
+        Some((version, bytes)) => {
             Row::shown(name, per(bytes, rows), Unit::Bytes, format!("used_memory of Redis {version}, {rows} records"))
         }
         None => Row::missing(name, Unit::Bytes, None, "redis-server is not installed".to_owned()),
     });
     Ok(())
+}
+
+/// What `used_memory` of a Redis server grows by for so many customers, with its version. `None` if there is none.
+fn redis_usage(customers: u64) -> anyhow::Result<Option<(String, u64)>> {
+    let folder = tempfile::tempdir().context("cannot make a scratch folder")?;
+    let Some(mut server) = Server::start(folder.path(), Durability::None)? else { return Ok(None) };
+    let before = server.used_memory()?;
+    for first in (0..customers).step_by(PIPELINED) {
+        let rows = (first..customers.min(first + PIPELINED as u64)).map(|number| {
+            let fields = Customer::new(number).fields()?;
+            Ok((CustomerKey::text(number), fields.iter().map(|(_, value)| value.to_text()).collect()))
+        });
+        server.hset(&FIELDS, rows.collect::<anyhow::Result<Vec<_>>>()?.into_iter())?;
+    }
+    let bytes = server.settled_memory()?.checked_sub(before).context("Redis has shrunk by taking rows")?;
+    Ok(Some((server.version()?, bytes)))
 }
 
 /// Lets memory go that is kept for readers of a moment ago: every lookup helps with that.

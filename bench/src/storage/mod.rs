@@ -6,13 +6,12 @@
 //! columns, not runs.
 
 mod beside;
-mod customer;
+pub(crate) mod customer;
 mod encoding;
 mod feed;
 mod freezing;
 mod lookups;
 mod memory;
-mod redis;
 mod replacement;
 pub(crate) mod report;
 mod restart;

@@ -1,6 +1,6 @@
-//! A Redis server that takes the same rows as hashes, to see what memory it takes for them.
+//! A Redis server to compare with: it takes rows as hashes, by pipelined `HSET`s.
 //!
-//! It listens on a socket file in a scratch folder alone, writes nothing to disk, and ends when this is dropped.
+//! It listens on a socket file in a scratch folder alone, and ends when this is dropped.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -11,42 +11,39 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::customer::{Customer, CustomerKey, FIELDS};
-
-/// Commands that are sent before their answers are read.
-const PIPELINED: u64 = 500;
+/// Commands that callers should send before their answers are read: more gain nothing.
+pub(crate) const PIPELINED: usize = 500;
 /// Longest wait for the server to come up, or for its table to have its final size.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What Redis takes.
-pub(crate) struct Usage {
-    pub(crate) version: String,
-    /// What `used_memory` has grown by.
-    pub(crate) bytes: u64,
+/// What Redis keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Nothing.
+    None,
+    /// Every command, on the disk before it is answered, as an append-only file with `appendfsync always`.
+    EveryCommand,
 }
 
-/// Gives so many customers to a Redis server. `None` if there is no such program.
-pub(crate) fn measure(customers: u64) -> anyhow::Result<Option<Usage>> {
-    let folder = tempfile::tempdir().context("cannot make a scratch folder")?;
-    let Some(mut server) = Server::start(folder.path())? else { return Ok(None) };
-    let before = server.used_memory()?;
-    for first in (0..customers).step_by(usize::try_from(PIPELINED)?) {
-        server.fill(first..customers.min(first + PIPELINED))?;
-    }
-    let bytes = server.settled_memory()?.checked_sub(before).context("Redis has shrunk by taking rows")?;
-    Ok(Some(Usage { version: server.info("server", "redis_version")?, bytes }))
-}
-
-struct Server {
+/// A running server with a connection to it.
+pub(crate) struct Server {
     child: Child,
     answers: BufReader<UnixStream>,
 }
 
 impl Server {
-    fn start(folder: &Path) -> anyhow::Result<Option<Self>> {
+    /// Starts one on an empty folder. `None` if there is no such program.
+    ///
+    /// # Errors
+    /// When it does not start, or does not listen.
+    pub(crate) fn start(folder: &Path, durability: Durability) -> anyhow::Result<Option<Self>> {
         let socket = folder.join("redis.sock");
+        let log = match durability {
+            Durability::None => ["--appendonly", "no"].as_slice(),
+            Durability::EveryCommand => &["--appendonly", "yes", "--appendfsync", "always"],
+        };
         let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--dir"]).arg(folder);
+        command.args(["--port", "0", "--save", ""]).args(log).arg("--dir").arg(folder);
         command.arg("--unixsocket").arg(&socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = match command.spawn() {
             Ok(child) => child,
@@ -62,26 +59,61 @@ impl Server {
         }
     }
 
-    /// Adds customers as hashes of their fields.
-    fn fill(&mut self, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
+    /// Writes the hashes of some keys, all before the first answer is read. Each has as many fields as `fields` names.
+    ///
+    /// # Errors
+    /// When Redis does not take one whole.
+    pub(crate) fn hset<V: AsRef<str>>(
+        &mut self,
+        fields: &[&str],
+        rows: impl Iterator<Item = (String, Vec<V>)>,
+    ) -> anyhow::Result<()> {
         let mut request = Vec::new();
-        for number in numbers.clone() {
-            let fields = Customer::new(number).fields()?;
-            let values: Vec<String> = fields.iter().map(|(_, value)| value.to_text()).collect();
-            let mut words = vec!["HSET".to_owned(), CustomerKey::text(number)];
-            words.extend(FIELDS.iter().zip(values).flat_map(|(name, value)| [(*name).to_owned(), value]));
-            put_command(&words, &mut request);
+        let mut sent = 0;
+        for (key, values) in rows {
+            ensure!(values.len() == fields.len(), "a row has {} values for {} fields", values.len(), fields.len());
+            put_head(2 + 2 * fields.len(), &mut request);
+            put_word("HSET", &mut request);
+            put_word(&key, &mut request);
+            for (field, value) in fields.iter().zip(&values) {
+                put_word(field, &mut request);
+                put_word(value.as_ref(), &mut request);
+            }
+            sent += 1;
         }
         self.answers.get_mut().write_all(&request)?;
-        for _ in numbers {
+        for _ in 0..sent {
             let answer = self.line()?;
-            ensure!(answer == format!(":{}", FIELDS.len()), "Redis has not taken a row: {answer}");
+            ensure!(answer == format!(":{}", fields.len()), "Redis has not taken a row: {answer}");
         }
         Ok(())
     }
 
-    /// Memory in use when the table of keys is not being moved any more.
-    fn settled_memory(&mut self) -> anyhow::Result<u64> {
+    /// Its version.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn version(&mut self) -> anyhow::Result<String> {
+        self.info("server", "redis_version")
+    }
+
+    /// The number of its keys.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn keys(&mut self) -> anyhow::Result<u64> {
+        let mut request = Vec::new();
+        put_command(&["DBSIZE"], &mut request);
+        self.answers.get_mut().write_all(&request)?;
+        let answer = self.line()?;
+        Ok(answer.strip_prefix(':').context("Redis has not answered DBSIZE")?.parse()?)
+    }
+
+    /// Bytes in use when the table of keys is not being moved any more.
+    ///
+    /// # Errors
+    /// When they do not come to rest.
+    pub(crate) fn settled_memory(&mut self) -> anyhow::Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         let mut before = self.used_memory()?;
         loop {
@@ -96,14 +128,18 @@ impl Server {
         }
     }
 
-    fn used_memory(&mut self) -> anyhow::Result<u64> {
+    /// Bytes in use.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub(crate) fn used_memory(&mut self) -> anyhow::Result<u64> {
         Ok(self.info("memory", "used_memory")?.parse()?)
     }
 
     /// A line of the answer to INFO.
     fn info(&mut self, section: &str, name: &str) -> anyhow::Result<String> {
         let mut request = Vec::new();
-        put_command(&["INFO".to_owned(), section.to_owned()], &mut request);
+        put_command(&["INFO", section], &mut request);
         self.answers.get_mut().write_all(&request)?;
         let head = self.line()?;
         let length: usize = head.strip_prefix('$').context("Redis has not answered INFO")?.parse()?;
@@ -149,11 +185,19 @@ fn end(child: &mut Child) {
 }
 
 /// Appends a command as Redis reads it: an array of strings.
-fn put_command(words: &[String], out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-    for word in words {
-        out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
-    }
+fn put_command(words: &[&str], out: &mut Vec<u8>) {
+    put_head(words.len(), out);
+    words.iter().for_each(|word| put_word(word, out));
+}
+
+fn put_head(words: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{words}\r\n").as_bytes());
+}
+
+fn put_word(word: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+    out.extend_from_slice(word.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -163,7 +207,7 @@ mod tests {
     #[test]
     fn commands_are_arrays_of_strings() {
         let mut out = Vec::new();
-        put_command(&["INFO".to_owned(), "memory".to_owned()], &mut out);
+        put_command(&["INFO", "memory"], &mut out);
         assert_eq!(out, b"*2\r\n$4\r\nINFO\r\n$6\r\nmemory\r\n");
     }
 }

@@ -204,7 +204,7 @@ mod tests {
     fn daemon(folder: &Path) -> Daemon {
         let cluster = "cluster: {url: \"http://127.0.0.1:1\", key: k}\nstate: state\n";
         std::fs::write(folder.join("larder.yml"), cluster).unwrap();
-        let project = Project::load(folder).unwrap_or_else(|problems| panic!("{problems}"));
+        let project = Project::load(folder, None).unwrap_or_else(|problems| panic!("{problems}"));
         Daemon::new(folder, project).unwrap()
     }
 

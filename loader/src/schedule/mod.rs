@@ -1,6 +1,6 @@
 //! Schedules: when each sync runs.
 //!
-//! A pure core: what is remembered of every sync is a [`book::Book`], the clock is a parameter, and [`decide::decide`]
+//! A pure core: what is remembered of every sync is a `book::Book`, the clock is a parameter, and `decide::decide`
 //! turns both into what is to be started now. The book is kept in the state database; whoever decides does so within
 //! one transaction on it, so any number of loaders on one state folder act as one, and a crash between two decisions
 //! loses none and repeats none.

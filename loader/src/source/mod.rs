@@ -163,7 +163,7 @@ pub fn describe(spec: &SourceSpec, model: &Model) -> Result<SchemaRef, SourceErr
 }
 
 /// Counts the rows of a model by a query of its own, to compare with the rows that [`open`] gave; see
-/// [`warehouse::count`] for what the number means when data change in between. None for files, which are read by this
+/// `warehouse::count` for what the number means when data change in between. None for files, which are read by this
 /// process itself: nobody stands between them and the rows who could lose some.
 ///
 /// # Errors

@@ -129,7 +129,7 @@ fn templates_are_measured_beside_the_crate() {
 
 #[test]
 fn diff_is_measured_in_processes_of_its_own() {
-    let report = json(&["diff", "--rows", "3000", "--rounds", "1"]);
+    let report = json(&["diff", "--rows", "3000", "--rounds", "1", "--json"]);
     assert_eq!(report["source_rows"], 3000);
     let rows = report["rows"].as_array().unwrap();
     let judged: Vec<&str> =

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use larder_types::key::Key;
 
 use crate::cancel::Cancel;
+use crate::diff::acknowledged::Acknowledged;
 use crate::diff::hash::{HashSecret, SECRET_BYTES};
 use crate::diff::join::{Absence, Change, Diff, JoinOptions, join};
-use crate::diff::snapshot::Snapshot;
+use crate::diff::snapshot::{Hashes, Snapshot};
 use crate::diff::spill::Parts;
 use crate::diff::{Intake, SPILL_BYTES};
 use crate::state::journal::{self, Intent, Journal, JournalHeader};
@@ -85,7 +86,13 @@ impl DiffBench {
         let never = Cancel::default();
         let options =
             JoinOptions { resend: false, all: false, absence: Absence::Removed, budget: SPILL_BYTES, cancel: &never };
-        let diff = join(Arc::new(intake.finish()), self.old.as_ref(), &self.folder, options).map_err(failed)?;
+        let diff = join(
+            Arc::new(intake.finish()),
+            self.old.as_ref().map(|old| old as &dyn Acknowledged),
+            &self.folder,
+            options,
+        )
+        .map_err(failed)?;
         Ok(Compared { diff })
     }
 
@@ -101,6 +108,7 @@ impl DiffBench {
             collection: "measured".to_owned(),
             fingerprint: 0,
             secret: self.secret.clone(),
+            hashes: Hashes::Cells,
             base: self.old.as_ref().map(|_| 1),
             base_known: true,
         };

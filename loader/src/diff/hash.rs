@@ -39,7 +39,7 @@ impl HashSecret {
 
     /// The hash of a row's mapped cells.
     pub(crate) fn row(&self, cells: &[u8]) -> RowHash {
-        RowHash(xxh3_128_with_secret(cells, &self.0).max(1))
+        RowHash::of_row(xxh3_128_with_secret(cells, &self.0))
     }
 }
 
@@ -52,6 +52,19 @@ impl std::fmt::Debug for HashSecret {
 impl RowHash {
     /// Of a row whose state at the cluster is not known. No row has this hash, so it always counts as changed.
     pub(crate) const UNKNOWN: Self = Self(0);
+
+    /// Of a key whose record is known to be gone, where that must be said because something else names the key.
+    pub(crate) const GONE: Self = Self(1);
+
+    /// A hash of a row. It is none of the marks.
+    pub(crate) fn of_row(hash: u128) -> Self {
+        Self(hash.max(2))
+    }
+
+    /// The hash, if there is a record.
+    pub(crate) fn of_record(self) -> Option<Self> {
+        (self != Self::GONE).then_some(self)
+    }
 
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         self.0.to_le_bytes()

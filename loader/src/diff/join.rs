@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::acknowledged::Acknowledged;
 use super::hash::RowHash;
 use super::slots::{Slots, TooMany};
-use super::snapshot::{Snapshot, SnapshotError};
+use super::snapshot::SnapshotError;
 use super::spill::{PartRecords, Parts, Records, Spill, SpillError, Spilled};
 use super::{RowRecord, put_key, take, take_key};
 use crate::cancel::Cancel;
@@ -113,7 +114,7 @@ struct Slot {
 /// When a file cannot be read or written, or is damaged.
 pub(crate) fn join(
     mut rows: Arc<Spilled>,
-    old: Option<&Snapshot>,
+    old: Option<&dyn Acknowledged>,
     dir: &Path,
     options: JoinOptions<'_>,
 ) -> Result<Diff, DiffError> {
@@ -127,7 +128,7 @@ pub(crate) fn join(
             unchanged: 0,
             duplicate_rows: 0,
             duplicates: Vec::new(),
-            known: old.map_or(0, Snapshot::rows),
+            known: old.map_or(0, |old| old.rows()),
             changes: Spill::new(dir, Parts::ONE, 0).finish(),
         },
     };
@@ -162,10 +163,10 @@ struct Joiner<'a> {
 }
 
 /// What was acknowledged of the keys of a part.
-fn read_old(old: &Snapshot, parts: Parts, part: usize, slots: &mut Slots<Slot>) -> Result<(), DiffError> {
+fn read_old(old: &dyn Acknowledged, parts: Parts, part: usize, slots: &mut Slots<Slot>) -> Result<(), DiffError> {
     let mut full = None;
-    old.read_part(parts, part, |key, hash| {
-        let known = slots.slot(key, || Slot { acknowledged: Some(hash), first_row: 0, rows: 0 });
+    old.read_part(parts, part, &mut |key, hash| {
+        let known = slots.slot(key, || Slot { acknowledged: hash, first_row: 0, rows: 0 });
         full = full.or(known.err());
     })?;
     full.map_or(Ok(()), |error| Err(error.into()))
@@ -232,7 +233,7 @@ impl Joiner<'_> {
     }
 
     fn remove(&mut self, slots: &Slots<Slot>) -> Result<(), DiffError> {
-        for (key, _) in slots.iter().filter(|(_, slot)| slot.rows == 0) {
+        for (key, _) in slots.iter().filter(|(_, slot)| slot.rows == 0 && slot.acknowledged.is_some()) {
             self.diff.removed += 1;
             self.put(Change::Removed, RowRecord { number: 0, hash: RowHash::UNKNOWN, key, cells: &[] })?;
         }

@@ -15,14 +15,17 @@
 //! is, the rest compressed) and once more those of the rows that are to be sent. The query is never asked twice, and a
 //! row's bytes are mapped only after the join has found that they are to be sent.
 
+pub(crate) mod acknowledged;
 pub(crate) mod block;
 pub(crate) mod hash;
 pub(crate) mod join;
+pub(crate) mod marks;
 pub(crate) mod slots;
 pub(crate) mod snapshot;
 pub(crate) mod spill;
 #[cfg(test)]
 mod tests;
+pub(crate) mod warehouse;
 
 use std::path::Path;
 
@@ -63,7 +66,16 @@ impl Intake {
 
     /// Takes one row: its place in the result, its key and its mapped cells.
     pub(crate) fn add(&mut self, number: u64, key: &Key, cells: &[u8]) -> Result<(), SpillError> {
-        let hash = self.secret.row(cells);
+        self.add_hashed((number, self.secret.row(cells)), key, cells)
+    }
+
+    /// Takes one row whose place and hash, made elsewhere, are given.
+    pub(crate) fn add_hashed(
+        &mut self,
+        (number, hash): (u64, RowHash),
+        key: &Key,
+        cells: &[u8],
+    ) -> Result<(), SpillError> {
         let at = self.secret.key(key.as_bytes());
         self.spill.push(at, |out| {
             out.extend_from_slice(&number.to_le_bytes());

@@ -34,6 +34,18 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// Largest header: a secret, a few names and numbers.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
+/// What the hashes of a snapshot were made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Hashes {
+    /// The mapped cells.
+    #[default]
+    Cells,
+    /// The columns, by the warehouse. Keys whose records are gone stay in such a snapshot, with a mark, because it may
+    /// lie over a table that names them.
+    Planner,
+}
+
 /// What a snapshot is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -42,6 +54,7 @@ pub(crate) struct Header {
     /// Of the mapping that the hashes were made by.
     pub(crate) fingerprint: u128,
     pub(crate) secret: HashSecret,
+    pub(crate) hashes: Hashes,
     pub(crate) parts: Parts,
 }
 
@@ -51,6 +64,8 @@ struct HeaderJson {
     collection: String,
     fingerprint: String,
     secret: Vec<u8>,
+    #[serde(default)]
+    hashes: Hashes,
     parts: u32,
 }
 
@@ -241,6 +256,7 @@ impl Header {
             collection: json.collection,
             fingerprint: u128::from_str_radix(&json.fingerprint, 16).ok()?,
             secret: HashSecret::from_bytes(<[u8; SECRET_BYTES]>::try_from(json.secret).ok()?),
+            hashes: json.hashes,
             parts: Parts::new(json.parts)?,
         })
     }
@@ -251,6 +267,7 @@ impl Header {
             collection: self.collection.clone(),
             fingerprint: format!("{:032x}", self.fingerprint),
             secret: self.secret.as_bytes().to_vec(),
+            hashes: self.hashes,
             parts: u32::try_from(self.parts.get()).map_err(io::Error::other)?,
         };
         serde_json::to_vec(&json).map_err(io::Error::other)

@@ -367,7 +367,7 @@ impl Records<'_> {
 }
 
 /// A file that only this process can reach.
-fn nameless_file(dir: &Path) -> io::Result<File> {
+pub(super) fn nameless_file(dir: &Path) -> io::Result<File> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = dir.join(format!("spill-{}-{number}", std::process::id()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::join::{Absence, Change, Diff, DiffError, JoinOptions, join};
-use super::snapshot::{Header, Snapshot, SnapshotError, SnapshotWriter, damage};
+use super::snapshot::{Hashes, Header, Snapshot, SnapshotError, SnapshotWriter, damage};
 use super::spill::Parts;
 use super::*;
 use crate::cancel::{Cancel, Why};
@@ -24,7 +24,14 @@ fn snapshot(dir: &Path, parts: u32, rows: &BTreeMap<String, RowHash>) -> Snapsho
 
 fn write_snapshot(path: &Path, parts: u32, rows: &BTreeMap<String, RowHash>) {
     let parts = Parts::new(parts).unwrap();
-    let header = Header { sync: "s".into(), collection: "c".into(), fingerprint: 7, secret: secret(), parts };
+    let header = Header {
+        sync: "s".into(),
+        collection: "c".into(),
+        fingerprint: 7,
+        secret: secret(),
+        hashes: Hashes::Cells,
+        parts,
+    };
     let mut writer = SnapshotWriter::create(path, &header).unwrap();
     for part in 0..parts.get() {
         let of_part = rows.iter().filter(|(key, _)| parts.of(secret().key(key.as_bytes())) == part);

@@ -16,6 +16,7 @@ use super::redact::Veil;
 use super::verdict::{Acknowledged, Facts, RowFact, verdict};
 use crate::cancel::Cancel;
 use crate::diff::hash::{HashSecret, RowHash};
+use crate::diff::snapshot::Hashes;
 use crate::mapping::{Mapping, Replaced};
 use crate::project::{DestinationName, Project, SyncSpec};
 use crate::run::{RejectedRow, RunError};
@@ -59,7 +60,7 @@ pub struct SourceRow {
 pub struct DestinationView {
     /// Which.
     pub destination: DestinationName,
-    /// What was acknowledged of the key: `nothing`, `absent`, `in_doubt`, `differs` or `same`.
+    /// What was acknowledged of the key: `nothing`, `absent`, `in_doubt`, `differs`, `same` or `in_warehouse`.
     pub acknowledged: &'static str,
     /// The hash of the row now, as this destination's state counts it.
     pub row_hash: Option<String>,
@@ -218,7 +219,12 @@ impl Case<'_> {
 
     /// What the state says of the key, with the hashes of the row now and of the acknowledged one.
     fn acknowledged(&self, state: &DestinationState) -> Result<(Acknowledged, Option<String>, Option<String>), String> {
+        if state.base.is_some() {
+            return Ok((Acknowledged::InWarehouse, None, None));
+        }
         let snapshot = state.snapshot().map_err(|error| error.to_string())?;
+        // Hashes of the warehouse's cannot be compared with the row's here; the next run reads all rows.
+        let snapshot = snapshot.filter(|snapshot| snapshot.header().hashes == Hashes::Cells);
         let Some(snapshot) = snapshot else { return Ok((Acknowledged::Nothing, None, None)) };
         let header = snapshot.header();
         let secret: &HashSecret = &header.secret;

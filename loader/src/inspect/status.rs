@@ -69,7 +69,8 @@ fn of(state: &State, spec: &SyncSpec, now: Timestamp) -> Result<SyncStatus, Stat
     let next = next.map(|nominal| due(&spec.name, &spec.schedule, nominal));
     let destinations = spec.destinations.iter().map(|name| {
         let glance = state.glance(&spec.name, name)?;
-        let rows = glance.snapshot().ok().flatten().map(|snapshot| snapshot.rows());
+        let in_warehouse = glance.base.as_ref().map(|base| base.keys);
+        let rows = in_warehouse.or_else(|| glance.snapshot().ok().flatten().map(|snapshot| snapshot.rows()));
         let resend = glance.row.distrust.map(crate::run::ResendReason::as_str);
         Ok(DestinationStatus { destination: name.clone(), rows, resend })
     });

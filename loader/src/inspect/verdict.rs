@@ -28,6 +28,8 @@ pub(super) enum Acknowledged {
     Differs,
     /// It was acknowledged as it is.
     Same,
+    /// That is kept in the warehouse, as hashes of the warehouse's own.
+    InWarehouse,
 }
 
 impl Acknowledged {
@@ -39,6 +41,7 @@ impl Acknowledged {
             Self::InDoubt => "in_doubt",
             Self::Differs => "differs",
             Self::Same => "same",
+            Self::InWarehouse => "in_warehouse",
         }
     }
 }
@@ -77,12 +80,19 @@ pub(super) fn verdict(facts: Facts<'_>) -> String {
 
 /// The query does not have the row.
 fn left(acknowledged: Acknowledged, record: &Record, keeps: bool) -> &'static str {
-    use Acknowledged::{Absent, Differs, InDoubt, Nothing, Same};
+    use Acknowledged::{Absent, Differs, InDoubt, InWarehouse, Nothing, Same};
     match (acknowledged, record) {
         (Same | Differs | InDoubt, Record::Found { .. }) if keeps => {
             "the row has left the query, and `on_exit: keep` leaves its record as it is"
         }
         (Same | Differs | InDoubt, _) if !keeps => "the row has left the query: the next run removes it",
+        (InWarehouse, Record::Found { .. }) if keeps => {
+            "the row has left the query, and `on_exit: keep` leaves its record as it is"
+        }
+        (InWarehouse, Record::Found { .. }) => {
+            "the row has left the query: the next run removes the record, if this sync wrote it (`diff: warehouse` keeps \
+             what was acknowledged in the warehouse)"
+        }
         (_, Record::Absent) => "there is neither a row nor a record: the key is not in the query, look there",
         (Nothing, Record::Found { .. }) => {
             "the query has no such row, and this state does not know the record: another sync, an earlier state or \
@@ -101,7 +111,7 @@ fn left(acknowledged: Acknowledged, record: &Record, keeps: bool) -> &'static st
 
 /// The query has the row.
 fn present(acknowledged: Acknowledged, record: &Record, agrees: bool) -> &'static str {
-    use Acknowledged::{Absent, Differs, InDoubt, Nothing, Same};
+    use Acknowledged::{Absent, Differs, InDoubt, InWarehouse, Nothing, Same};
     match (acknowledged, record) {
         (Same, Record::Found { .. }) if agrees => "the record is as the row says, and was acknowledged so",
         (Same, Record::Found { .. }) => {
@@ -113,6 +123,11 @@ fn present(acknowledged: Acknowledged, record: &Record, agrees: bool) -> &'stati
              full run repairs it"
         }
         (Same, Record::Unknown { .. }) => "the row was acknowledged as it is; the cluster cannot be asked",
+        (InWarehouse, Record::Found { .. }) if agrees => "the record is as the row says",
+        (InWarehouse, _) => {
+            "the record is not as the row says: the next run sends the row, if it has changed since it was acknowledged \
+             (`diff: warehouse` keeps that in the warehouse); a full run sends it in any case"
+        }
         (Differs, _) => "the row has changed since it was acknowledged: the next run sends it",
         (InDoubt, _) => "a run was cut off before the cluster's answer was heard: the next run sends the row again",
         (Absent, _) => "the row is new, or was not acknowledged yet: the next run sends it",
@@ -149,6 +164,8 @@ mod tests {
             (Facts { acknowledged: Acknowledged::Differs, ..facts }, "the next run sends it"),
             (Facts { acknowledged: Acknowledged::InDoubt, ..facts }, "sends the row again"),
             (Facts { acknowledged: Acknowledged::Nothing, ..facts }, "sends every row"),
+            (Facts { acknowledged: Acknowledged::InWarehouse, ..facts }, "as the row says"),
+            (Facts { acknowledged: Acknowledged::InWarehouse, agrees: false, ..facts }, "a full run sends it"),
             (Facts { rejected: Some("too large"), ..facts }, "tries it again: too large"),
             (Facts { row: RowFact::Several, ..facts }, "several rows"),
             (Facts { row: RowFact::Unmappable, ..facts }, "cannot be mapped"),
@@ -160,6 +177,7 @@ mod tests {
                 "neither a row nor a record",
             ),
             (Facts { acknowledged: Acknowledged::Nothing, ..absent }, "does not know the record"),
+            (Facts { acknowledged: Acknowledged::InWarehouse, ..absent }, "if this sync wrote it"),
         ] {
             let sentence = verdict(facts);
             assert!(sentence.contains(expected), "{facts:?}: {sentence}");

@@ -152,6 +152,11 @@ impl Mapping {
         self.key.iter().any(|column| column.index == index) || self.columns.iter().any(|column| column.index == index)
     }
 
+    /// The source columns of the key, in order.
+    pub(crate) fn key_columns(&self) -> impl Iterator<Item = &SourceColumn> {
+        self.key.iter()
+    }
+
     /// Stands for the key column and all fields with their types and expressions: mappings that may give the same row
     /// different fields have different fingerprints.
     #[must_use]
@@ -171,8 +176,7 @@ impl Mapping {
     pub fn reader(&self, batch: &RecordBatch) -> Result<BatchReader, ArrowError> {
         let read = |column: &SourceColumn| Column::new(&column.field, batch.column(column.index));
         Ok(BatchReader {
-            key: self.key.iter().map(read).collect::<Result<_, _>>()?,
-            separator: self.separator,
+            key: KeyReader { columns: self.key.iter().map(read).collect::<Result<_, _>>()?, separator: self.separator },
             columns: self.columns.iter().map(read).collect::<Result<_, _>>()?,
         })
     }
@@ -205,10 +209,50 @@ impl Mapping {
     }
 }
 
+/// The keys of the rows of one batch.
+pub(crate) struct KeyReader {
+    columns: Vec<Column>,
+    separator: char,
+}
+
+impl KeyReader {
+    /// Finds the columns of the key by their names.
+    ///
+    /// # Errors
+    /// When the batch lacks one, or it cannot be read.
+    pub(crate) fn new(batch: &RecordBatch, columns: &[String], separator: char) -> Result<Self, ArrowError> {
+        let schema = batch.schema();
+        let column = |name: &String| {
+            let missing = || ArrowError::SchemaError(format!("the key's column `{name}` is not there"));
+            let (index, field) = schema.column_with_name(name).ok_or_else(missing)?;
+            Column::new(field, batch.column(index))
+        };
+        Ok(Self { columns: columns.iter().map(column).collect::<Result<_, _>>()?, separator })
+    }
+
+    /// The key of a row, see [`KeySpec`] for the key of several columns.
+    ///
+    /// # Errors
+    /// When one of its cells holds nothing that can be a key, or all together are too long.
+    pub(crate) fn key(&self, row: usize) -> Result<Key, KeyError> {
+        let part = |column: &Column| match column.cell(row) {
+            Ok(value) => Key::from_value(&value),
+            Err(_) => Err(KeyError::Kind("value that cannot be read")),
+        };
+        if let [column] = self.columns.as_slice() {
+            return part(column);
+        }
+        let mut text = String::new();
+        for (place, column) in self.columns.iter().enumerate() {
+            KeySpec::put_part(self.separator, place == 0, part(column)?.as_str(), &mut text);
+        }
+        Key::new(&text)
+    }
+}
+
 /// The rows of one batch.
 pub struct BatchReader {
-    key: Vec<Column>,
-    separator: char,
+    key: KeyReader,
     columns: Vec<Column>,
 }
 
@@ -218,18 +262,7 @@ impl BatchReader {
     /// # Errors
     /// When one of its cells holds nothing that can be a key, or all together are too long.
     pub fn key(&self, row: usize) -> Result<Key, KeyError> {
-        let part = |column: &Column| match column.cell(row) {
-            Ok(value) => Key::from_value(&value),
-            Err(_) => Err(KeyError::Kind("value that cannot be read")),
-        };
-        if let [column] = self.key.as_slice() {
-            return part(column);
-        }
-        let mut text = String::new();
-        for (place, column) in self.key.iter().enumerate() {
-            KeySpec::put_part(self.separator, place == 0, part(column)?.as_str(), &mut text);
-        }
-        Key::new(&text)
+        self.key.key(row)
     }
 
     /// Appends the mapped cells of a row.

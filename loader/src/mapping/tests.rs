@@ -39,6 +39,7 @@ pub(super) fn spec(fields: Vec<(&str, ValueType, Expression)>) -> SyncSpec {
         guard: Guard::default(),
         on_duplicate: OnDuplicate::Fail,
         tags: Vec::new(),
+        diff: crate::project::DiffSpec::Local,
         schedule: Schedule::default(),
         timeout: None,
         alerts: crate::project::AlertPolicy::default(),

@@ -14,6 +14,7 @@
 pub(crate) mod alerts;
 mod cluster;
 mod dbt;
+mod diff;
 pub(crate) mod driver;
 mod environment;
 mod expression;
@@ -57,6 +58,7 @@ use larder_types::value::{Value, ValueType};
 
 pub use alerts::{AlertPolicy, Alerting};
 pub use cluster::DestinationName;
+pub use diff::{DiffSpec, Incremental, Lookback};
 pub use driver::DriverSource;
 pub use guard::{Guard, Limit};
 pub use key::KeySpec;
@@ -272,6 +274,8 @@ pub struct SyncSpec {
     pub on_duplicate: OnDuplicate,
     /// Words by which commands select syncs.
     pub tags: Vec<String>,
+    /// How what changed is found.
+    pub diff: DiffSpec,
     /// When it runs by itself.
     pub schedule: Schedule,
     /// A run that takes longer is cancelled.

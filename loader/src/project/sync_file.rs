@@ -7,6 +7,7 @@ use larder_types::names::{CollectionName, IndexName, SyncName};
 use larder_types::patch::ExitMode;
 
 use super::alerts::{self, Alerting};
+use super::diff;
 use super::field::{self, FIELD_SHAPE, NULLS_SHAPE, OfSync};
 use super::keys::{Key, Section, Shape, words};
 use super::node::Node;
@@ -66,6 +67,9 @@ pub(super) static SYNC: Section = Section {
         Key::optional("tags", Shape::List(&Shape::Text), "Words by which commands select syncs: `--select tag:WORD`."),
         Key::optional("timeout", Shape::Span, "How long a run may take; then it is cancelled."),
         Key::optional("alerts", alerts::POLICY_SHAPE, alerts::POLICY.about),
+        Key::optional("diff", Shape::Word(&words(&diff::PLACES)), "Where rows are compared. Default `local`."),
+        Key::optional("planner_schema", Shape::Text, "The schema for the tables of `diff: warehouse`."),
+        Key::optional("incremental", Shape::Section(&diff::INCREMENTAL), diff::INCREMENTAL.about),
     ],
     one_of: &["model", "table", "dbt"],
 };
@@ -94,11 +98,13 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
     };
     let tags = sync.read("tags", sheet, read_tags).unwrap_or_default();
     let timeout = sync.read("timeout", sheet, |node, sheet| sheet.span(node, "timeout"));
+    let diff = diff::read(&mut sync, sheet);
 
     let alerts = alerts::read_policy(sync.take("alerts"), known.alerting, sheet);
 
     let (source, model) = (source?, model?);
     model::check_table(&source, &model, sync.line(), known, sheet);
+    diff::check_source(&diff, known.sources.get(&source), sync.line(), sheet);
     if !sheet.is_clean() {
         return None;
     }
@@ -120,6 +126,7 @@ pub(super) fn read(node: Node, name: SyncName, file: &Path, known: &Known<'_>, s
         schedule: schedule?,
         timeout,
         alerts,
+        diff,
     })
 }
 

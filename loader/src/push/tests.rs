@@ -189,6 +189,7 @@ impl Run {
     /// Sends `batches` batches of `rows` rows, with the keys `k0`, `k1`, ….
     async fn send(&self, batches: usize, rows: usize) -> Ended {
         let header = JournalHeader {
+            hashes: crate::diff::snapshot::Hashes::Cells,
             run: "r".into(),
             sync: "s".into(),
             collection: "c".into(),

@@ -15,7 +15,7 @@
 //! its end.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,23 +27,29 @@ use tokio::sync::mpsc;
 use super::Phase;
 use super::execution::{Shared, text};
 use super::guard::{Findings, Judging, verdict};
+use super::opening::CursorRead;
+use super::planned::{Asked, Home, Planned};
 use super::prepare::{Baseline, Comparison, Prepared, compare, to_send};
 use super::produce::Producer;
+use super::reading::Taken;
 use super::rejections::Rejections;
 use super::report::{DeliveryReport, Outcome, ResendReason, RowCounts, RunKind};
 use super::stop::{Stop, describe};
-use super::supply::{Greeting, Supplied};
+use super::supply::{Greeting, Rows, Supplied};
 use crate::cancel::Why;
 use crate::diff::join::{Absence, Diff};
+use crate::diff::snapshot::Hashes;
 use crate::mapping::Mapping;
 use crate::observe::SendAttempt;
-use crate::project::DestinationName;
+use crate::project::span::write_span;
+use crate::project::{DestinationName, DiffSpec};
 use crate::push::batch::Press;
 use crate::push::client::{Client, Known, PushError};
 use crate::push::log::{Attempt, RequestLog};
 use crate::push::sender::{Sender, Sent, locked};
+use crate::state::bases::Base;
 use crate::state::journal::{Journal, JournalHeader};
-use crate::state::runs::{Closing, DeliveryId, Tally};
+use crate::state::runs::{Closing, DeliveryId, NextBase, Tally};
 use crate::state::{DestinationState, StateError};
 
 /// Full batches that may wait for a free flight: one is being waited for, one is ready.
@@ -52,6 +58,9 @@ const WAITING: usize = 2;
 pub(super) const REPORTED: usize = 20;
 /// How long a cluster is given to hear that a cancelled run is given up. It would find out by the next run.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a destination says that turns out to need all rows when a window was read for the others already.
+const RECENT_ONLY: &str = "every row must be sent again, and this run read only recent ones; the next run reads all";
 
 pub(super) struct Delivery<'a> {
     shared: &'a Shared<'a>,
@@ -71,6 +80,14 @@ pub(super) struct Delivery<'a> {
     held: Option<Findings>,
     /// Every row was sent and answered, but something else is left to do.
     incomplete: bool,
+    /// What was seen of the cursor column, once every row was answered.
+    cursor: Option<Arc<CursorRead>>,
+    /// The result in the warehouse that this run compares.
+    result: Option<Arc<Planned>>,
+    /// The same as a base, once every row was answered.
+    settled: Option<Base>,
+    /// What the hashes of this run are made from.
+    hashes: Hashes,
 }
 
 /// The request log, and the run's observer beside it.
@@ -138,6 +155,10 @@ impl<'a> Delivery<'a> {
             has_journal: false,
             held: None,
             incomplete: false,
+            cursor: None,
+            result: None,
+            settled: None,
+            hashes: Hashes::Cells,
         }
     }
 
@@ -149,20 +170,30 @@ impl<'a> Delivery<'a> {
 
     fn attempt(&mut self, greeting: Greeting<'_>) -> Result<(), Stop> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::failed)?;
-        let Shared { spec, sync, kind, .. } = *self.shared;
+        let Shared { project, spec, state, sync, kind, cancel, .. } = *self.shared;
         let mut baseline =
             Baseline::open(&self.state, &sync.secret, spec, kind == RunKind::Full).map_err(Stop::Failed)?;
         let cluster = self.ask(&runtime, self.client.look(spec))?;
         self.check_destination(&runtime, cluster)?;
-        let Supplied { mapping, taken } = greeting.wait()?;
-        baseline.meet(mapping.fingerprint(), self.state.row.distrust);
+        let Supplied { mapping, rows } = greeting.wait(self.distrust.is_some())?;
+        let home = Home { project, spec, state, sync, full: kind == RunKind::Full, cancel };
+        self.notes.extend(home.settle(&mut self.state, &mut baseline, &rows, mapping.fingerprint())?);
         self.notes.extend(baseline.note.clone());
+        let taken = self.take(rows, &baseline)?;
+        let is_window = taken.cursor.is_some() && taken.absence == Absence::Unknown;
+        if is_window && !baseline.is_known() {
+            return Err(Stop::Failed(RECENT_ONLY.to_owned()));
+        }
         self.resend = baseline.resend;
         self.counts.read = taken.read;
+        if is_window {
+            self.remark_on_window();
+        }
+        let (absence, cursor, planned) = (taken.absence, taken.cursor.clone(), taken.planned.clone());
 
         let in_phase = tracing::info_span!("compare").entered();
         self.shared.gauge.enter(Phase::Comparing, Some(taken.read));
-        let prepared = compare(spec, &self.state, &baseline, taken, self.comparison())?;
+        let prepared = compare(spec, &self.state, &baseline, taken, self.comparison(absence))?;
         let diff = self.decide(prepared, cluster)?;
         drop(in_phase);
 
@@ -185,7 +216,14 @@ impl<'a> Delivery<'a> {
             let abort = self.client.abort(&opened.run);
             drop(runtime.block_on(async { tokio::time::timeout(ABORT_TIMEOUT, abort).await }));
         }
-        result
+        result?;
+        self.cursor = cursor;
+        let is_all = self.shared.options.scope.is_all() && !self.incomplete;
+        if let (Some(result), Some(rows), true) = (&self.result, planned, is_all) {
+            let Rejections { count, kept, .. } = &self.rejections;
+            self.settled = result.base(mapping.fingerprint(), &rows, kept, *count);
+        }
+        Ok(())
     }
 
     /// Waits for an answer of the cluster, or for the run to be cancelled.
@@ -209,7 +247,8 @@ impl<'a> Delivery<'a> {
     /// Compares what the cluster knows of this sync's runs with what is recorded here.
     fn check_destination(&mut self, runtime: &Runtime, cluster: Known) -> Result<(), Stop> {
         let recorded = self.state.row.generation;
-        if self.state.row.snapshot.is_none() || cluster.generation == recorded {
+        let knows_nothing = self.state.row.snapshot.is_none() && self.state.base.is_none();
+        if knows_nothing || cluster.generation == recorded {
             return Ok(());
         }
         let since = recorded + 1..=cluster.generation;
@@ -224,13 +263,8 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    fn comparison(&self) -> Comparison<'a> {
-        Comparison {
-            all: self.is_full(),
-            absence: self.shared.options.scope.absence(),
-            budget: self.shared.change_budget(),
-            cancel: self.shared.cancel,
-        }
+    fn comparison(&self, absence: Absence) -> Comparison<'a> {
+        Comparison { all: self.is_full(), absence, budget: self.shared.change_budget(), cancel: self.shared.cancel }
     }
 
     /// Says what was found, and asks the guards.
@@ -285,7 +319,8 @@ impl<'a> Delivery<'a> {
         if self.shared.spec.on_exit == ExitMode::Keep {
             findings.removed = 0;
         }
-        if absence == Absence::Removed && findings.removed > 0 {
+        // What the warehouse has made into tables is counted there.
+        if absence == Absence::Removed && findings.removed > 0 && self.result.is_none() {
             findings.missing = self.shared.counting.missing(read)?;
         }
         Ok(findings)
@@ -334,6 +369,7 @@ impl<'a> Delivery<'a> {
             collection: self.shared.spec.collection.to_string(),
             fingerprint,
             secret: self.shared.sync.secret.clone(),
+            hashes: self.hashes,
             base: baseline.number,
             base_known: baseline.is_known(),
         };
@@ -417,6 +453,53 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
+    /// The rows for this destination: they are there, or are read from the warehouse now.
+    fn take(&mut self, rows: Rows, baseline: &Baseline) -> Result<Taken, Stop> {
+        let result = match rows {
+            Rows::Taken(taken) => return Ok(taken),
+            Rows::Planned(result) => result,
+        };
+        self.hashes = baseline.hashes();
+        let Shared { spec, sync, gauge, cancel, .. } = *self.shared;
+        let asked = Asked {
+            spec,
+            scope: &self.shared.options.scope,
+            baseline,
+            full: self.is_full(),
+            state: &self.state,
+            secret: &sync.secret,
+            budget: self.shared.change_budget(),
+            gauge,
+            cancel,
+        };
+        let taken = result.read(&asked).map_err(|stop| cancel.why().map_or(stop, Stop::Cancelled))?;
+        self.result = Some(result);
+        Ok(taken)
+    }
+
+    /// Says that not all rows were read.
+    fn remark_on_window(&mut self) {
+        if let DiffSpec::Incremental(spec) = &self.shared.spec.diff {
+            self.notes.push(format!(
+                "only rows with a recent `{}` were read; rows that have left are found when all rows are read, every {}",
+                spec.column,
+                write_span(spec.full_every)
+            ));
+        }
+    }
+
+    /// Moves the cursor of an incremental sync, now that every row was answered and the state says so.
+    fn move_cursor(&mut self) -> Result<(), StateError> {
+        let Some(read) = self.cursor.take() else { return Ok(()) };
+        let database = &self.shared.state.database;
+        let before = database.cursor(&self.state.sync, &self.state.name)?;
+        let marks = read.marks_of(&self.rejections.kept, self.rejections.count);
+        match read.sight.next(before.as_ref(), marks) {
+            Some(cursor) => database.set_cursor(&self.state.sync, &self.state.name, &cursor),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the new state and ends the delivery's row, however the delivery went.
     fn finish(mut self, result: Result<(), Stop>) -> Delivered {
         let mut problems = Vec::new();
@@ -450,8 +533,15 @@ impl<'a> Delivery<'a> {
 
     fn close(&mut self, outcome: Outcome, error: Option<&str>) -> Result<(), StateError> {
         let mut snapshot = self.state.row.snapshot;
-        if self.has_journal {
-            snapshot = self.state.merge(&self.shared.id)?.snapshot;
+        let mut base = NextBase::Same;
+        if let Some(settled) = &self.settled {
+            (snapshot, base) = (None, NextBase::Some(settled));
+        } else if self.has_journal {
+            let merged = self.state.merge(&self.shared.id)?;
+            snapshot = merged.snapshot;
+            if merged.whole {
+                base = NextBase::None;
+            }
         }
         let now = text(Timestamp::now());
         let closing = Closing {
@@ -470,9 +560,11 @@ impl<'a> Delivery<'a> {
             snapshot,
             distrust: self.distrust,
             held: self.held.map(|found| (found, now.as_str())),
+            base,
         };
         self.shared.state.database.close(self.id(), &closing)?;
         self.state.row.snapshot = snapshot;
+        self.move_cursor()?;
         self.state.sweep_files()
     }
 

@@ -17,20 +17,22 @@ use larder_types::time::write_timestamp;
 use super::counting::Counting;
 use super::delivery::{Delivered, Delivery, REPORTED};
 use super::gauge::Gauge;
+use super::opening::{Known, Opened, Request};
+use super::planned::{Planned, sweep_left};
 use super::prepare::Tuning;
 use super::reading::take_in;
 use super::report::{DeliveryReport, Outcome, ResendReason, RowCounts, RunKind, RunReport};
 use super::stop::Stop;
-use super::supply::{Supplied, Supply};
+use super::supply::{Rows, Supplied, Supply};
 use super::watch::Watch;
-use super::{Phase, Progress, RunError, RunOptions, note_of_interrupted, open, take_up};
+use super::{Phase, Progress, RunError, RunOptions, note_of_interrupted, take_up};
 use crate::cancel::Cancel;
 use crate::diff::Intake;
 use crate::diff::snapshot::Snapshot;
 use crate::diff::spill::Parts;
 use crate::inspect::redact::Veil;
 use crate::observe::{Observer, RunEnded, RunStarted};
-use crate::project::{DestinationName, Project, SyncSpec};
+use crate::project::{DestinationName, DiffSpec, Project, SyncSpec};
 use crate::push::client::Client;
 use crate::push::sender::SendLimits;
 use crate::state::requests::RequestBook;
@@ -54,6 +56,7 @@ pub(super) struct Setup<'a> {
 
 /// What the deliveries of a run have in common.
 pub(super) struct Shared<'a> {
+    pub(super) project: &'a Project,
     pub(super) spec: &'a SyncSpec,
     pub(super) options: &'a RunOptions,
     pub(super) tuning: Tuning,
@@ -127,6 +130,7 @@ pub(super) fn execute(setup: &Setup<'_>, state: &State, sync: &SyncState) -> Res
     let Setup { project, spec, options, tuning, .. } = *setup;
     let requests = RequestBook::begin(&state.database, &id, salt);
     let shared = Shared {
+        project: setup.project,
         spec,
         options,
         tuning,
@@ -172,13 +176,20 @@ type TakenUp = Result<(DestinationState, Option<Interrupted>), RunError>;
 /// Reads, and delivers to all destinations.
 fn carry_out(setup: &Setup<'_>, shared: &Shared<'_>, taken_up: Vec<TakenUp>) -> Vec<Delivered> {
     let known_rows = |(state, _): &(DestinationState, Option<Interrupted>)| {
-        state.snapshot().ok().flatten().as_ref().map_or(0, Snapshot::rows)
+        let base = state.base.as_ref().map_or(0, |base| base.keys);
+        state.snapshot().ok().flatten().as_ref().map_or(base, Snapshot::rows).max(base)
     };
     let known = taken_up.iter().flatten().map(known_rows).max().unwrap_or_default();
+    let scopes = taken_up
+        .iter()
+        .flatten()
+        .map(|(state, _)| Known::load(shared.state, shared.sync, shared.spec, state))
+        .collect();
     let supply = Supply::new(taken_up.iter().flatten().count());
     let watch = Watch::default();
     let deadline = setup.options.timeout.or(setup.spec.timeout).map(|limit| setup.began + limit);
-    std::thread::scope(|scope| {
+    let mut result = None;
+    let delivered = std::thread::scope(|scope| {
         let _ends_the_watch = watch.until_dropped();
         scope.spawn(|| watch.watch(shared.state, &shared.id, deadline, shared.cancel));
         let mut under_way = Vec::new();
@@ -192,14 +203,44 @@ fn carry_out(setup: &Setup<'_>, shared: &Shared<'_>, taken_up: Vec<TakenUp>) -> 
             }));
         }
         if let Some(reader) = supply.reader() {
-            reader.supply(read(setup, shared, known));
+            let all = shared.kind == RunKind::Full || reader.needs_all();
+            let Setup { project, spec, at: now, .. } = *setup;
+            let request = Request {
+                project,
+                spec,
+                destinations: scopes,
+                all,
+                partial: !shared.options.scope.is_all(),
+                now,
+                dir: shared.sync.folder(),
+                cancel: shared.cancel,
+            };
+            let rows = read(shared, &request, known);
+            if let Ok(Supplied { rows: Rows::Planned(made), .. }) = &rows {
+                result = Some(Arc::clone(made));
+            }
+            reader.supply(rows);
         }
         let land = |((name, _), delivery): (&(DestinationName, Client), Result<_, RunError>)| match delivery {
             Ok(delivery) => land(delivery),
             Err(error) => not_taken_up(shared, name, error.to_string()),
         };
         setup.clients.iter().zip(under_way).map(land).collect()
-    })
+    });
+    sweep(shared, result.as_deref());
+    delivered
+}
+
+/// Drops what nobody needs of the tables in the warehouse. What cannot be dropped now is dropped by the next run.
+fn sweep(shared: &Shared<'_>, result: Option<&Planned>) {
+    let Shared { project, spec, state, sync, .. } = *shared;
+    let swept = match result {
+        Some(result) => result.sweep(state, sync),
+        None => sweep_left(project, spec, state, sync),
+    };
+    if let Err(Stop::Failed(reason)) = swept {
+        tracing::warn!(sync = %shared.sync.name, %reason, "tables that are no longer needed stay in the warehouse until the next run");
+    }
 }
 
 fn land((name, delivery): (&DestinationName, ScopedJoinHandle<'_, Delivered>)) -> Delivered {
@@ -218,19 +259,21 @@ fn not_taken_up(shared: &Shared<'_>, name: &DestinationName, message: String) ->
 }
 
 /// Reads the rows that are compared with `known` rows at most.
-fn read(setup: &Setup<'_>, shared: &Shared<'_>, known: u64) -> Result<Supplied, Stop> {
+fn read(shared: &Shared<'_>, request: &Request<'_>, known: u64) -> Result<Supplied, Stop> {
     let _in_phase = tracing::info_span!("read").entered();
     shared.gauge.enter(Phase::Reading, None);
-    let opened = open(setup.project, setup.spec, shared.cancel);
-    let (rows, mapping) = opened.map_err(|error| match (error, shared.cancel.why()) {
-        (_, Some(why)) => Stop::Cancelled(why),
-        (RunError::Config(problems), None) => Stop::Config(problems),
-        (other, None) => Stop::failed(other),
-    })?;
+    let stopped = |stop| shared.cancel.why().map_or(stop, Stop::Cancelled);
+    if let DiffSpec::Warehouse { planner_schema } = &request.spec.diff {
+        let made = Planned::make(request, planner_schema, shared.state, shared.sync);
+        let (planned, mapping) = made.map_err(stopped)?;
+        return Ok(Supplied { mapping: Arc::new(mapping), rows: Rows::Planned(Arc::new(planned)) });
+    }
+    let Opened { rows, mapping, extent } = request.open().map_err(stopped)?;
     let secret = shared.sync.secret.clone();
-    let intake = Intake::new(shared.sync.folder(), Parts::for_rows(known), secret, setup.tuning.spill_bytes);
-    let taken = take_in(&mapping, rows, intake, shared.gauge, shared.cancel, &setup.options.scope)?;
-    Ok(Supplied { mapping: Arc::new(mapping), taken })
+    let intake = Intake::new(shared.sync.folder(), Parts::for_rows(known), secret, shared.tuning.spill_bytes);
+    let scope = &shared.options.scope;
+    let taken = take_in(&mapping, (rows, extent), intake, shared.gauge, shared.cancel, scope)?;
+    Ok(Supplied { mapping: Arc::new(mapping), rows: Rows::Taken(taken) })
 }
 
 /// Ends the run's row and says how it went.

@@ -10,7 +10,9 @@ mod delivery;
 mod execution;
 mod gauge;
 mod guard;
+mod opening;
 mod plan;
+mod planned;
 mod prepare;
 mod produce;
 mod reading;
@@ -22,7 +24,9 @@ mod supply;
 #[cfg(test)]
 pub(crate) mod tests;
 mod watch;
+pub(crate) mod window;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -45,7 +49,7 @@ use self::stop::Stop;
 use crate::cancel::Cancel;
 use crate::mapping::{self, Mapping, Problem};
 use crate::observe::Observer;
-use crate::project::{DestinationName, Project, SyncSpec};
+use crate::project::{DestinationName, DiffSpec, Project, SyncSpec};
 use crate::push::client::Client;
 use crate::push::retry::RetryPolicy;
 use crate::source::{self, RowStream};
@@ -200,26 +204,57 @@ pub fn plan(
     let spec = find(project, sync)?;
     let state = State::open(&project.state_dir).map_err(failed)?;
     let held = hold(&state, sync, false)?;
-    let destinations: Vec<DestinationState> = spec
+    let mut destinations: Vec<DestinationState> = spec
         .destinations
         .iter()
         .map(|name| take_up(&state, &held, name, options.full).map(|(state, _)| state))
         .collect::<Result<_, _>>()?;
     progress.phase(Phase::Reading, None);
-    let (rows, mapping) = open(project, spec, &Cancel::default())?;
     let never = Cancel::default();
-    let counting = Counting::new(project, spec, &never);
-    let planning = plan::Planning { spec, mapping: &mapping, sync: &held, options, progress, counting };
-    let mut plan = planning.plan(rows, &destinations).map_err(|stop| RunError::Failed {
-        message: match stop {
-            Stop::Config(problems) => problems.join("\n"),
-            Stop::Cancelled(why) => stop::describe(why).to_owned(),
-            Stop::Blocked(message) | Stop::Failed(message) => message,
-        },
-        report: None,
-    })?;
+    let scopes =
+        destinations.iter().map(|destination| opening::Known::load(&state, &held, spec, destination)).collect();
+    let (all, now, dir) = (options.full, Timestamp::now(), held.folder());
+    let request =
+        opening::Request { project, spec, destinations: scopes, all, partial: false, now, dir, cancel: &never };
+    let opened = open_for_plan(&request, &state, &held).map_err(not_planned)?;
+    let (mapping, counting) = (&opened.mapping, Counting::new(project, spec, &never));
+    let planning = plan::Planning { project, spec, state: &state, mapping, sync: &held, options, progress, counting };
+    let plan = match opened.source {
+        PlanSource::Rows(rows) => planning.plan(*rows, &mut destinations),
+        PlanSource::Result(result) => planning.plan_result(&result, &mut destinations),
+    };
+    let mut plan = plan.map_err(not_planned)?;
     plan.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(plan)
+}
+
+/// What is planned from.
+struct OpenedForPlan {
+    mapping: Mapping,
+    source: PlanSource,
+}
+
+enum PlanSource {
+    Rows(Box<(RowStream, opening::Extent)>),
+    Result(Arc<planned::Planned>),
+}
+
+fn open_for_plan(request: &opening::Request<'_>, state: &State, sync: &SyncState) -> Result<OpenedForPlan, Stop> {
+    if let DiffSpec::Warehouse { planner_schema } = &request.spec.diff {
+        let (result, mapping) = planned::Planned::make(request, planner_schema, state, sync)?;
+        return Ok(OpenedForPlan { mapping, source: PlanSource::Result(Arc::new(result)) });
+    }
+    let opening::Opened { rows, mapping, extent } = request.open()?;
+    Ok(OpenedForPlan { mapping, source: PlanSource::Rows(Box::new((rows, extent))) })
+}
+
+fn not_planned(stop: Stop) -> RunError {
+    let message = match stop {
+        Stop::Config(problems) => return RunError::Config(problems),
+        Stop::Cancelled(why) => stop::describe(why).to_owned(),
+        Stop::Blocked(message) | Stop::Failed(message) => message,
+    };
+    RunError::Failed { message, report: None }
 }
 
 /// Runs `sync`: reads its rows, finds what changed since the acknowledged state of each destination, and sends it.

@@ -1,36 +1,42 @@
 //! A plan: what a run would do, without a word to the cluster.
 
+use std::sync::Arc;
+
 use larder_types::patch::ExitMode;
 use serde_json::value::RawValue;
 
 use super::counting::Counting;
 use super::gauge::Gauge;
 use super::guard::{Findings, Judging, verdict};
-use super::prepare::{Baseline, Comparison, Tuning, compare, to_send};
+use super::opening::Extent;
+use super::planned::{self, Asked, Home};
+use super::prepare::{Baseline, Comparison, compare, to_send};
 use super::produce::{map, rejection};
-use super::reading::{Taken, take_in};
+use super::reading::take_in;
 use super::rejections::Rejections;
 use super::report::{FieldChange, OldRecord, PlanReport, PlannedDelivery, RowCounts, RunKind, Sample};
 use super::scope::Scope;
 use super::stop::Stop;
+use super::supply::Rows;
 use super::{Phase, PlanOptions, Progress};
 use crate::cancel::Cancel;
-use crate::diff::Intake;
 use crate::diff::join::{Absence, Change, Diff};
-use crate::diff::snapshot::Snapshot;
 use crate::diff::spill::Parts;
+use crate::diff::{Intake, SPILL_BYTES};
 use crate::mapping::Mapping;
-use crate::project::SyncSpec;
+use crate::project::{Project, SyncSpec};
 use crate::push::batch::Patch;
 use crate::source::RowStream;
-use crate::state::{DestinationState, SyncState};
+use crate::state::{DestinationState, State, SyncState};
 
 /// Rejected rows that a plan shows.
 const SHOWN: usize = 20;
 
 /// What is planned.
 pub(super) struct Planning<'a> {
+    pub(super) project: &'a Project,
     pub(super) spec: &'a SyncSpec,
+    pub(super) state: &'a State,
     pub(super) mapping: &'a Mapping,
     pub(super) sync: &'a SyncState,
     pub(super) options: PlanOptions,
@@ -47,25 +53,33 @@ struct Planned {
 
 impl Planning<'_> {
     /// Reads, compares, maps what would be sent, and counts. The caller knows the time that it took.
-    pub(super) fn plan(&self, rows: RowStream, destinations: &[DestinationState]) -> Result<PlanReport, Stop> {
-        let Self { spec, mapping, sync, options, progress, .. } = *self;
-        let baselines: Vec<Baseline> = destinations
-            .iter()
-            .map(|state| {
-                let mut baseline = Baseline::open(state, &sync.secret, spec, options.full).map_err(Stop::Failed)?;
-                baseline.meet(mapping.fingerprint(), state.row.distrust);
-                Ok(baseline)
-            })
-            .collect::<Result<_, Stop>>()?;
-        let known = baselines.iter().flat_map(|baseline| &baseline.old).map(Snapshot::rows).max().unwrap_or_default();
-        let tuning = Tuning::default();
-        let intake = Intake::new(sync.folder(), Parts::for_rows(known), sync.secret.clone(), tuning.spill_bytes);
+    pub(super) fn plan(
+        &self,
+        rows: (RowStream, Extent),
+        destinations: &mut [DestinationState],
+    ) -> Result<PlanReport, Stop> {
+        let Self { mapping, sync, progress, .. } = *self;
+        let known = destinations.iter().flat_map(DestinationState::snapshot).flatten();
+        let known = known.map(|snapshot| snapshot.rows()).max().unwrap_or_default();
+        let intake = Intake::new(sync.folder(), Parts::for_rows(known), sync.secret.clone(), SPILL_BYTES);
         let taken = take_in(mapping, rows, intake, &Gauge::new(progress), &Cancel::default(), &Scope::All)?;
-        let mut planned = Vec::new();
-        for (state, baseline) in destinations.iter().zip(&baselines) {
-            progress.phase(Phase::Comparing, Some(taken.read));
-            planned.push(self.plan_one(state, baseline, taken.clone())?);
-        }
+        self.plan_all(&Rows::Taken(taken), destinations)
+    }
+
+    /// The same with a result in the warehouse, which is made for this plan alone.
+    pub(super) fn plan_result(
+        &self,
+        result: &Arc<planned::Planned>,
+        destinations: &mut [DestinationState],
+    ) -> Result<PlanReport, Stop> {
+        let report = self.plan_all(&Rows::Planned(Arc::clone(result)), destinations);
+        // What cannot be dropped now is dropped by the next run.
+        let _ = result.sweep(self.state, self.sync);
+        report
+    }
+
+    fn plan_all(&self, rows: &Rows, destinations: &mut [DestinationState]) -> Result<PlanReport, Stop> {
+        let planned = destinations.iter_mut().map(|state| self.plan_one(state, rows)).collect::<Result<_, _>>()?;
         Ok(self.report(planned))
     }
 
@@ -73,12 +87,34 @@ impl Planning<'_> {
         if self.options.full { RunKind::Full } else { RunKind::Delta }
     }
 
-    fn plan_one(&self, state: &DestinationState, baseline: &Baseline, taken: Taken) -> Result<Planned, Stop> {
-        let Self { spec, options, .. } = *self;
-        let budget = Tuning::default().spill_bytes;
-        let never = Cancel::default();
-        let comparison = Comparison { all: options.full, absence: Absence::Removed, budget, cancel: &never };
-        let mut prepared = compare(spec, state, baseline, taken, comparison)?;
+    fn plan_one(&self, state: &mut DestinationState, rows_of: &Rows) -> Result<Planned, Stop> {
+        let Self { project, spec, sync, options, .. } = *self;
+        let mut baseline = Baseline::open(state, &sync.secret, spec, options.full).map_err(Stop::Failed)?;
+        let (never, gauge) = (Cancel::default(), Gauge::new(self.progress));
+        let home = Home { project, spec, state: self.state, sync, full: options.full, cancel: &never };
+        home.settle(state, &mut baseline, rows_of, self.mapping.fingerprint())?;
+        let taken = match rows_of {
+            Rows::Taken(taken) => taken.clone(),
+            Rows::Planned(result) => {
+                let (full, secret, budget) = (options.full, &sync.secret, SPILL_BYTES);
+                let asked = Asked {
+                    spec,
+                    scope: &Scope::All,
+                    baseline: &baseline,
+                    full,
+                    state,
+                    secret,
+                    budget,
+                    gauge: &gauge,
+                    cancel: &never,
+                };
+                result.read(&asked)?
+            }
+        };
+        self.progress.phase(Phase::Comparing, Some(taken.read));
+        let absence = taken.absence;
+        let comparison = Comparison { all: options.full, absence, budget: SPILL_BYTES, cancel: &never };
+        let mut prepared = compare(spec, state, &baseline, taken, comparison)?;
         let before = prepared.rejections.count;
         let samples = try_out(self.mapping, &prepared.diff, options, &mut prepared.rejections)?;
         let unmapped = prepared.rejections.count - before;
@@ -86,9 +122,11 @@ impl Planning<'_> {
         rows.rejected = prepared.rejections.count;
         let removed = if spec.on_exit == ExitMode::Keep { 0 } else { rows.removed };
         let changed = if baseline.resend.is_some() { 0 } else { rows.changed };
-        let missing = if removed > 0 { self.counting.missing(rows.read)? } else { 0 };
+        let counts = removed > 0 && matches!(rows_of, Rows::Taken(_));
+        let missing = if counts { self.counting.missing(rows.read)? } else { 0 };
         let findings = Findings { read: rows.read, removed, changed, known: prepared.diff.known, missing };
-        let reasons = verdict(&spec.guard, findings, Judging { accept_removals: false, all_rows: true });
+        let reasons =
+            verdict(&spec.guard, findings, Judging { accept_removals: false, all_rows: absence == Absence::Removed });
         let delivery = PlannedDelivery {
             destination: state.name.clone(),
             resend: baseline.resend,

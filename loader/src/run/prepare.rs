@@ -10,9 +10,10 @@ use super::report::{Rejection, ResendReason, RowCounts, RunKind};
 use super::stop::Stop;
 use crate::cancel::Cancel;
 use crate::diff::SPILL_BYTES;
+use crate::diff::acknowledged::Acknowledged;
 use crate::diff::hash::HashSecret;
 use crate::diff::join::{Absence, Diff, DiffError, Duplicate, JoinOptions, join};
-use crate::diff::snapshot::{Snapshot, SnapshotError};
+use crate::diff::snapshot::{Hashes, Snapshot, SnapshotError};
 use crate::project::{OnDuplicate, Project, SyncSpec};
 use crate::push::retry::RetryPolicy;
 use crate::state::DestinationState;
@@ -100,10 +101,25 @@ impl Baseline {
     }
 
     /// Learns by which mapping the rows of this run are made, and what the cluster had to say.
-    pub(crate) fn meet(&mut self, fingerprint: u128, distrust: Option<ResendReason>) {
+    pub(crate) fn meet(&mut self, fingerprint: u128, distrust: Option<ResendReason>, in_warehouse: bool) {
         let same_mapping = self.old.as_ref().is_none_or(|old| old.header().fingerprint == fingerprint);
         let remapped = (!same_mapping).then_some(ResendReason::MappingChanged);
-        self.resend = self.resend.or(remapped).or(distrust);
+        let is_foreign = self.old.as_ref().is_some_and(|old| old.header().hashes == Hashes::Planner);
+        let moved = (is_foreign && !in_warehouse).then_some(ResendReason::DiffMoved);
+        self.resend = self.resend.or(remapped).or(distrust).or(moved);
+    }
+
+    /// What there is lies over a base in the warehouse, which tells the rest.
+    pub(crate) fn lies_over_base(&mut self) {
+        self.resend = self.resend.filter(|reason| *reason != ResendReason::FirstRun);
+    }
+
+    /// Which hashes the rows are compared by, if the warehouse has made its own.
+    pub(crate) fn hashes(&self) -> Hashes {
+        match &self.old {
+            Some(old) if self.is_known() => old.header().hashes,
+            _ => Hashes::Planner,
+        }
     }
 
     /// Whether the hashes of the old state tell what the cluster holds under the present mapping.
@@ -140,12 +156,20 @@ pub(crate) fn compare(
     comparison: Comparison<'_>,
 ) -> Result<Prepared, Stop> {
     let Comparison { all, absence, budget, cancel } = comparison;
-    let Taken { spilled, read, bad } = taken;
+    let Taken { spilled, read, bad, planned, .. } = taken;
+    let old = match &planned {
+        Some(planned) => Some(&planned.old as &dyn Acknowledged),
+        None => baseline.old.as_ref().map(|old| old as &dyn Acknowledged),
+    };
     let options = JoinOptions { resend: baseline.resend.is_some(), all, absence, budget, cancel };
-    let diff = join(spilled, baseline.old.as_ref(), state.folder(), options).map_err(|error| match error {
+    let mut diff = join(spilled, old, state.folder(), options).map_err(|error| match error {
         DiffError::Snapshot(error) => Stop::Failed(with_way_out(&error, spec)),
         other => Stop::of_diff(other, cancel.why()),
     })?;
+    if let Some(planned) = &planned {
+        diff.unchanged += planned.unread;
+        diff.duplicate_rows += planned.shared;
+    }
     let mut rejections = Rejections::default();
     judge_keys(spec, &bad, &diff, &mut rejections).map_err(Stop::Failed)?;
     let counts = RowCounts {

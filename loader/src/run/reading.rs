@@ -6,11 +6,13 @@ use larder_types::key::KeyError;
 
 use super::Phase;
 use super::gauge::Gauge;
+use super::opening::{CursorRead, CursorReader, Extent};
+use super::planned::PlannedRows;
 use super::scope::Scope;
 use super::stop::Stop;
 use crate::cancel::Cancel;
 use crate::diff::Intake;
-use crate::diff::join::MAX_EXAMPLES;
+use crate::diff::join::{Absence, MAX_EXAMPLES};
 use crate::diff::spill::Spilled;
 use crate::mapping::Mapping;
 use crate::source::RowStream;
@@ -22,12 +24,18 @@ pub(crate) struct Taken {
     /// Rows that the query returned.
     pub(super) read: u64,
     pub(super) bad: Arc<BadKeys>,
+    /// Whether a key that did not come in counts as removed.
+    pub(super) absence: Absence,
+    /// What was seen of the cursor column of an incremental sync.
+    pub(super) cursor: Option<Arc<CursorRead>>,
+    /// What comes with the rows of a delta of the warehouse's.
+    pub(super) planned: Option<Arc<PlannedRows>>,
 }
 
 /// Takes in the rows that are in scope.
 pub(super) fn take_in(
     mapping: &Mapping,
-    rows: RowStream,
+    (rows, mut extent): (RowStream, Extent),
     mut intake: Intake,
     gauge: &Gauge<'_>,
     cancel: &Cancel,
@@ -45,6 +53,9 @@ pub(super) fn take_in(
         let reader = mapping
             .reader(&batch)
             .map_err(|error| Stop::Failed(format!("the source's rows cannot be read: {error}")))?;
+        if let Some(cursor) = &mut extent.cursor {
+            cursor.take(&batch)?;
+        }
         for row in 0..batch.num_rows() {
             if scope.is_enough(read) {
                 break 'rows;
@@ -63,7 +74,15 @@ pub(super) fn take_in(
         }
         gauge.advance(Phase::Reading, batch.num_rows() as u64);
     }
-    Ok(Taken { spilled: Arc::new(intake.finish()), read, bad: Arc::new(bad) })
+    let cursor = extent.cursor.map(CursorReader::finish).transpose()?.map(Arc::new);
+    Ok(Taken {
+        spilled: Arc::new(intake.finish()),
+        read,
+        bad: Arc::new(bad),
+        absence: if scope.is_all() { extent.absence } else { scope.absence() },
+        cursor,
+        planned: None,
+    })
 }
 
 /// Rows without a usable key. Which records they had before cannot be told.
@@ -82,7 +101,7 @@ pub(super) struct BadRows {
 }
 
 impl BadKeys {
-    fn add(&mut self, row: u64, error: KeyError) {
+    pub(super) fn add(&mut self, row: u64, error: KeyError) {
         let rows = if error == KeyError::Null { &mut self.nulls } else { &mut self.unusable };
         rows.count += 1;
         if rows.first.len() < MAX_EXAMPLES {
@@ -99,6 +118,9 @@ impl BadRows {
     /// The first rows, as a message names them.
     pub(super) fn places(&self) -> String {
         let rows: Vec<String> = self.first.iter().map(|(row, _)| row.to_string()).collect();
+        if rows.is_empty() {
+            return "the warehouse counted them".to_owned();
+        }
         format!("row {}{}", rows.join(", "), more(self.count, rows.len()))
     }
 }

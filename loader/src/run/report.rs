@@ -120,6 +120,8 @@ pub enum ResendReason {
     DestinationNew,
     /// What this loader had recorded of an earlier run was damaged.
     StateDamaged,
+    /// The warehouse compared rows until now, and what it compared them by is of no use here.
+    DiffMoved,
     /// Another loader has run this sync since, so what the cluster holds is not what this loader has recorded.
     Overtaken,
 }
@@ -134,6 +136,7 @@ impl ResendReason {
             Self::CollectionChanged => "the collection changed, so every row is sent again",
             Self::DestinationNew => "the cluster does not know this sync's earlier runs, so every row is sent again",
             Self::StateDamaged => "the recorded state was damaged, so every row is sent again",
+            Self::DiffMoved => "rows are no longer compared in the warehouse, so every row is sent again",
             Self::Overtaken => "another loader ran this sync, so every row is sent again",
         }
     }

@@ -1,5 +1,6 @@
 //! Why a run, or its part for one destination, stops before its end.
 
+use super::RunError;
 use crate::cancel::Why;
 use crate::diff::join::DiffError;
 use crate::push::sender::SendError;
@@ -20,6 +21,14 @@ pub(super) enum Stop {
 impl Stop {
     pub(super) fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
+    }
+
+    /// Why a source could not be opened.
+    pub(super) fn of_opening(error: RunError) -> Self {
+        match error {
+            RunError::Config(problems) => Self::Config(problems),
+            other => Self::failed(other),
+        }
     }
 
     /// What sending stopped for, which may be that `why` was decided meanwhile.

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::planned::Planned;
 use super::reading::Taken;
 use super::stop::Stop;
 use crate::mapping::Mapping;
@@ -14,7 +15,16 @@ use crate::mapping::Mapping;
 #[derive(Clone)]
 pub(super) struct Supplied {
     pub(super) mapping: Arc<Mapping>,
-    pub(super) taken: Taken,
+    pub(super) rows: Rows,
+}
+
+/// The rows of a run.
+#[derive(Clone)]
+pub(super) enum Rows {
+    /// They were read.
+    Taken(Taken),
+    /// They are in the warehouse, where each destination reads what it needs.
+    Planned(Arc<Planned>),
 }
 
 pub(super) struct Supply {
@@ -27,6 +37,8 @@ struct Inner {
     unsure: usize,
     /// Destinations that wait for rows, or will.
     there: usize,
+    /// One of them needs all rows.
+    all: bool,
     rows: Option<Result<Supplied, Stop>>,
 }
 
@@ -38,7 +50,7 @@ pub(super) struct Reader<'a>(&'a Supply);
 
 impl Supply {
     pub(super) fn new(destinations: usize) -> Self {
-        let inner = Inner { unsure: destinations, there: 0, rows: None };
+        let inner = Inner { unsure: destinations, there: 0, all: false, rows: None };
         Self { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
@@ -61,10 +73,13 @@ impl Supply {
 }
 
 impl Greeting<'_> {
-    /// The destination is there: waits for the rows.
-    pub(super) fn wait(self) -> Result<Supplied, Stop> {
+    /// The destination is there, and perhaps needs `all` rows: waits for the rows.
+    pub(super) fn wait(self, all: bool) -> Result<Supplied, Stop> {
         let supply = self.0;
-        supply.lock().there += 1;
+        let mut inner = supply.lock();
+        inner.there += 1;
+        inner.all |= all;
+        drop(inner);
         drop(self);
         let inner = supply.changed.wait_while(supply.lock(), |inner| inner.rows.is_none());
         let mut inner = inner.unwrap_or_else(PoisonError::into_inner);
@@ -84,6 +99,11 @@ impl Drop for Greeting<'_> {
 }
 
 impl Reader<'_> {
+    /// Whether a destination that is there needs all rows.
+    pub(super) fn needs_all(&self) -> bool {
+        self.0.lock().all
+    }
+
     /// Hands the rows out.
     pub(super) fn supply(self, rows: Result<Supplied, Stop>) {
         self.0.lock().rows = Some(rows);

@@ -31,6 +31,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub(crate) mod warehouse;
+#[cfg(test)]
+pub(crate) mod writable;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

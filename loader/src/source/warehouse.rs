@@ -18,7 +18,6 @@ use crate::project::{Model, SourceSpec};
 
 /// A database that runs SQL. Every call is a session of its own: what a session sets or makes temporarily is gone with
 /// it.
-#[allow(dead_code, reason = "what writes into a warehouse calls the rest")]
 pub(crate) trait Warehouse: Send + Sync {
     /// The SQL that it speaks.
     fn dialect(&self) -> Dialect;
@@ -53,6 +52,10 @@ pub(crate) trait Warehouse: Send + Sync {
 /// When the source cannot be used as its file says.
 pub(crate) fn warehouse(spec: &SourceSpec, cancel: &Cancel) -> Result<Option<Box<dyn Warehouse>>, SourceError> {
     match spec {
+        #[cfg(test)]
+        SourceSpec::Sqlite { path } if super::writable::at(path, cancel).is_some() => {
+            Ok(super::writable::at(path, cancel))
+        }
         SourceSpec::Sqlite { path } => Ok(Some(Box::new(query::Database::new(path, cancel)))),
         SourceSpec::Driver(source) => Ok(Some(Box::new(Adbc::new(source, cancel)?))),
         SourceSpec::Files { .. } => Ok(None),

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{StateError, alerts, destinations, holds, leases, migrate, rejected, requests, runs, schedule, syncs};
+use super::{
+    StateError, alerts, bases, cursors, destinations, holds, leases, migrate, rejected, requests, runs, schedule, syncs,
+};
 
 const VERSION: i64 = 2;
 /// How long to wait for another loader that is writing.
@@ -28,6 +30,8 @@ const GROUPS: &[&str] = &[
     leases::SCHEMA,
     schedule::SCHEMA,
     alerts::SCHEMA,
+    cursors::SCHEMA,
+    bases::SCHEMA,
 ];
 
 /// The open database.

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diff::block;
 use crate::diff::hash::{HashSecret, RowHash, SECRET_BYTES};
-use crate::diff::snapshot::{Snapshot, sync_folder};
+use crate::diff::snapshot::{Hashes, Snapshot, sync_folder};
 use crate::diff::{put_key, take, take_key};
 
 /// How long answers may stay unsynced.
@@ -51,6 +51,8 @@ pub(crate) struct JournalHeader {
     pub(crate) collection: String,
     pub(crate) fingerprint: u128,
     pub(crate) secret: HashSecret,
+    /// What the hashes in it are made from.
+    pub(crate) hashes: Hashes,
     /// The snapshot whose rows stay as they are unless the journal says otherwise.
     pub(crate) base: Option<u64>,
     /// False if the hashes of that snapshot say nothing about the cluster, or were made by another mapping.
@@ -64,6 +66,8 @@ struct HeaderJson {
     collection: String,
     fingerprint: String,
     secret: Vec<u8>,
+    #[serde(default)]
+    hashes: Hashes,
     base: Option<u64>,
     base_known: bool,
 }
@@ -459,6 +463,7 @@ impl JournalHeader {
             collection: self.collection.clone(),
             fingerprint: format!("{:032x}", self.fingerprint),
             secret: self.secret.as_bytes().to_vec(),
+            hashes: self.hashes,
             base: self.base,
             base_known: self.base_known,
         };
@@ -473,6 +478,7 @@ impl JournalHeader {
             collection: json.collection,
             fingerprint: u128::from_str_radix(&json.fingerprint, 16).ok()?,
             secret: HashSecret::from_bytes(<[u8; SECRET_BYTES]>::try_from(json.secret).ok()?),
+            hashes: json.hashes,
             base: json.base,
             base_known: json.base_known,
         })

@@ -7,7 +7,7 @@ use super::journal::{JournalContent, Outcome};
 use crate::diff::hash::RowHash;
 use crate::diff::join::DiffError;
 use crate::diff::slots::Slots;
-use crate::diff::snapshot::{Header, Snapshot, SnapshotWriter};
+use crate::diff::snapshot::{Hashes, Header, Snapshot, SnapshotWriter};
 use crate::diff::spill::{Parts, Spill};
 use crate::diff::{put_key, take, take_key};
 
@@ -48,10 +48,13 @@ pub(crate) fn merge(
         collection: journal.header.collection.clone(),
         fingerprint: journal.header.fingerprint,
         secret: secret.clone(),
+        hashes: journal.header.hashes,
         parts,
     };
     let mut writer = SnapshotWriter::create(path, &header)?;
     let base = base.filter(|_| !journal.is_swept());
+    // What becomes of a key whose record is gone.
+    let gone = (journal.header.hashes == Hashes::Planner).then_some(RowHash::GONE);
     let mut rows: Slots<Option<RowHash>> = Slots::new();
     for part in 0..parts.get() {
         rows.clear();
@@ -61,6 +64,7 @@ pub(crate) fn merge(
         let mut records = spilled.records(part);
         while let Some(record) = records.next().map_err(DiffError::from)? {
             let (key, hash) = read(record).ok_or(DiffError::Record)?;
+            let hash = hash.or(gone);
             let (slot, _) = rows.slot(key, || hash).map_err(DiffError::from)?;
             *rows.get_mut(slot).ok_or(DiffError::Record)? = hash;
         }
@@ -79,7 +83,8 @@ fn read_base(
 ) -> Result<(), DiffError> {
     let mut full = None;
     base.read_part(parts, part, |key, hash| {
-        let slot = rows.slot(key, || Some(if known { hash } else { RowHash::UNKNOWN }));
+        let unknown = hash.of_record().map(|_| RowHash::UNKNOWN);
+        let slot = rows.slot(key, || if known { Some(hash) } else { unknown });
         full = full.or(slot.err());
     })?;
     full.map_or(Ok(()), |error| Err(error.into()))
@@ -177,6 +182,7 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let mut header = JournalHeader {
+                hashes: Hashes::Cells,
                 run: "r".into(),
                 sync: "s".into(),
                 collection: "c".into(),

@@ -13,6 +13,8 @@
 //! between any two leaves either the old state with a journal to finish, or the new state with rubbish to sweep.
 
 pub(crate) mod alerts;
+pub(crate) mod bases;
+mod cursors;
 pub(crate) mod database;
 mod destination;
 pub(crate) mod destinations;
@@ -195,7 +197,9 @@ impl State {
         name: &DestinationName,
     ) -> Result<DestinationState, StateError> {
         let row = self.database.destination(sync, name)?;
-        Ok(DestinationState { sync: sync.clone(), name: name.clone(), row, folder: folder.join(name.as_str()) })
+        let base = self.database.base(sync, name)?;
+        let folder = folder.join(name.as_str());
+        Ok(DestinationState { sync: sync.clone(), name: name.clone(), row, base, folder })
     }
 
     /// Takes up the state of a destination of a sync that is held. If the delivery of a run did not end, its journal is
@@ -237,7 +241,8 @@ impl State {
         let Some(run) = self.database.unfinished(&state.sync, &state.name)? else { return Ok(None) };
         let (merged, distrust, is_unknown) = match state.merge(&run) {
             Err(StateError::Journal(_) | StateError::Snapshot(_)) if full => {
-                let nothing = Merged { snapshot: state.row.snapshot, settled: false, sent: 0, acknowledged: 0 };
+                let nothing =
+                    Merged { whole: false, snapshot: state.row.snapshot, settled: false, sent: 0, acknowledged: 0 };
                 (nothing, Some(ResendReason::StateDamaged), true)
             }
             // Once a run has begun to send, the snapshot itself marks every row of which nothing is known.
@@ -246,6 +251,7 @@ impl State {
         let delivery = DeliveryId { run: &run, sync: &state.sync, destination: &state.name };
         self.database.close_interrupted(delivery, merged, distrust)?;
         state.row = self.database.destination(&state.sync, &state.name)?;
+        state.base = self.database.base(&state.sync, &state.name)?;
         Ok(Some(Interrupted { run, sent: merged.sent, acknowledged: merged.acknowledged, is_unknown }))
     }
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use larder_types::names::SyncName;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
+use super::bases::{self, Base};
 use super::database::{Database, signed};
 use super::{Merged, StateError, destinations, holds, rejected};
 use crate::project::DestinationName;
@@ -94,6 +95,29 @@ pub(crate) struct Closing<'a> {
     pub(crate) distrust: Option<ResendReason>,
     /// What a guard stopped, and when: it is held from now on.
     pub(crate) held: Option<(Findings, &'a str)>,
+    /// What becomes of the base in the warehouse.
+    pub(crate) base: NextBase<'a>,
+}
+
+/// What becomes of a destination's base in the warehouse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextBase<'a> {
+    /// It stays, if there is one.
+    Same,
+    /// The snapshot is all that counts.
+    None,
+    /// This one counts.
+    Some(&'a Base),
+}
+
+impl NextBase<'_> {
+    fn point(self, connection: &Connection, delivery: DeliveryId<'_>) -> rusqlite::Result<()> {
+        match self {
+            Self::Same => Ok(()),
+            Self::None => bases::point(connection, delivery.sync, delivery.destination, None),
+            Self::Some(base) => bases::point(connection, delivery.sync, delivery.destination, Some(base)),
+        }
+    }
 }
 
 /// The numbers of a delivery's row.
@@ -214,6 +238,7 @@ impl Database {
             if let Some((found, now)) = closing.held {
                 holds::put(transaction, delivery, found, closing.error.unwrap_or_default(), now)?;
             }
+            closing.base.point(transaction, delivery)?;
             rejected::insert(transaction, delivery.run, delivery.destination, closing.rejections)
         })
     }
@@ -243,6 +268,9 @@ impl Database {
         ];
         self.transact(|transaction| {
             transaction.execute(update, values)?;
+            if merged.whole {
+                NextBase::None.point(transaction, delivery)?;
+            }
             destinations::point(transaction, delivery.sync, delivery.destination, (merged.snapshot, distrust))
         })
     }
@@ -262,6 +290,8 @@ impl Database {
                 AND state = 'running' AND run IN (SELECT id FROM runs WHERE sync = ?1)";
             transaction.execute(update, values)?;
             transaction.execute("DELETE FROM holds WHERE sync = ?1 AND destination = ?2", values)?;
+            transaction.execute("DELETE FROM cursors WHERE sync = ?1 AND destination = ?2", values)?;
+            bases::point(transaction, sync, destination, None)?;
             transaction.execute("DELETE FROM destinations WHERE sync = ?1 AND destination = ?2", values).map(drop)
         })
     }

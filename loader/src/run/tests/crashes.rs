@@ -150,6 +150,7 @@ fn a_cut_off_run_is_in_the_history() {
 /// A journal of one batch that was answered and one that was not.
 fn write_journal(path: &Path) {
     let header = JournalHeader {
+        hashes: crate::diff::snapshot::Hashes::Cells,
         run: "r".into(),
         sync: "s".into(),
         collection: "c".into(),

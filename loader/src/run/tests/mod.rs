@@ -4,6 +4,7 @@ mod cluster;
 mod controls;
 mod crashes;
 mod destinations;
+mod diffs;
 mod faults;
 mod guards;
 mod migration;
@@ -89,6 +90,7 @@ pub(crate) fn spec() -> SyncSpec {
         on_duplicate: OnDuplicate::Fail,
         alerts: AlertPolicy::default(),
         tags: Vec::new(),
+        diff: crate::project::DiffSpec::Local,
         schedule: Schedule::default(),
         timeout: None,
     }

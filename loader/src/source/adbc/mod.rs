@@ -23,7 +23,7 @@ pub(crate) mod locate;
 mod process;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worker;
 
 use std::io::{self, BufReader};

@@ -24,7 +24,7 @@ use crate::project::Model;
 use crate::project::Secret;
 use crate::source::warehouse::count;
 
-fn source(driver: &str, uri: Option<&str>) -> DriverSource {
+pub(crate) fn source(driver: &str, uri: Option<&str>) -> DriverSource {
     let library = drivers::library(driver);
     DriverSource {
         dialect: known::dialect_of_library(&library.file_name().unwrap().to_string_lossy()),

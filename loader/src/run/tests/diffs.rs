@@ -1,9 +1,11 @@
 //! The ways of finding what changed, and switching between them, against what the collection should hold.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::crashes::copy;
 use super::*;
 use crate::project::{DiffSpec, Incremental, KeySpec, Lookback};
 use crate::source::writable::PLANNER;
@@ -262,6 +264,55 @@ fn a_cursor_column_that_cannot_be_one_is_a_mistake_of_the_project() {
         });
         let message = world.fails();
         assert!(message.contains(words), "{message}");
+    }
+}
+
+/// The loader's state, the planner schema and the cluster's content when a batch arrives.
+struct Moment {
+    state: TempDir,
+    planner: Vec<u8>,
+    content: Content,
+}
+
+/// Runs, and returns the moments at which batches arrived.
+fn run_and_watch(world: &World) -> Vec<Moment> {
+    let moments: Arc<Mutex<Vec<Moment>>> = Arc::default();
+    let (watching, state_dir) = (Arc::clone(&moments), world.project.state_dir.clone());
+    let planner = world.dir.path().join(PLANNER);
+    world.cluster.decide(move |arrival| {
+        let (state, planner) = (copy(&state_dir), std::fs::read(&planner).unwrap());
+        watching.lock().unwrap().push(Moment { state, planner, content: arrival.content.clone() });
+        Fate::Apply
+    });
+    world.run();
+    std::mem::take(&mut moments.lock().unwrap())
+}
+
+#[test]
+fn a_loader_that_dies_goes_on_from_what_was_acknowledged_over_the_base() {
+    let world = warehouse_world(ExitMode::Delete);
+    world.write(&rows(0..12));
+    world.run();
+    let mut table = rows(4..24);
+    table.values_mut().skip(2).for_each(|row| row.0 += 1000);
+    world.write(&table);
+    let moments = run_and_watch(&world);
+    assert!(moments.len() > 5, "{}", moments.len());
+    for (at, moment) in moments.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(world.dir.path().join("w.db"), dir.path().join("w.db")).unwrap();
+        std::fs::write(dir.path().join(PLANNER), &moment.planner).unwrap();
+        let cluster = FakeCluster::start(moment.content.clone());
+        let mut project = project(dir.path(), moment.state.path(), &cluster.url, ExitMode::Delete);
+        project.syncs.get_mut("s").unwrap().diff = in_warehouse();
+        let run = || run_tuned(&project, &sync_name(), &RunOptions::default(), quiet(), world.tuning).unwrap();
+        let resumed = run();
+        assert_eq!(cluster.records(), expected(&table), "moment {at}");
+        // Of 24 differences at most those that were answered are not sent again, but for four batches of three on their way.
+        let most = 24_u64.saturating_sub(3 * at as u64) + 12;
+        assert!(resumed.sent <= most, "moment {at}: {} sent again", resumed.sent);
+        let idle = run();
+        assert_eq!((idle.sent, idle.rows.unchanged), (0, 20), "moment {at}");
     }
 }
 
